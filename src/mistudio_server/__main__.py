@@ -1,0 +1,5 @@
+"""``python -m mistudio_server`` is ``mistudio-server``."""
+
+from mistudio_server.cli import main
+
+main()
