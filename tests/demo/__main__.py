@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -55,7 +56,7 @@ async def demonstrate(name: str, size: Size) -> Outcome:
         def watch(step: str, progress: float, fvu: float) -> None:
             if step not in tasks:
                 tasks[step] = bars.add_task(step, total=1.0, fvu="")
-            bars.update(tasks[step], completed=progress, fvu=f"FVU {fvu:.3f}" if fvu == fvu else "")
+            bars.update(tasks[step], completed=progress, fvu=f"FVU {fvu:.3f}" if math.isfinite(fvu) else "")
 
         researcher = Researcher(running["url"], f"http://127.0.0.1:{backend['ports'][0]}", watch)
         try:

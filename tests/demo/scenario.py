@@ -163,5 +163,4 @@ class Researcher:
         target = workdir / "checkpoint"
         with tarfile.open(fileobj=io.BytesIO(answer.content)) as archive:
             archive.extractall(target, filter="data")
-        inner = [path for path in target.rglob("cfg.json")]
-        return inner[0].parent
+        return next(target.rglob("cfg.json")).parent
