@@ -95,8 +95,8 @@ def test_deploy_from_nothing_to_healthy_is_quick() -> None:
 
 
 def _processes_of(state_dir: Path) -> list[int]:
-    found = []
-    for process in psutil.process_iter(["pid", "cmdline"]):
-        if str(state_dir) in " ".join(process.info["cmdline"] or []):
-            found.append(process.info["pid"])
-    return found
+    return [
+        process.info["pid"]
+        for process in psutil.process_iter(["pid", "cmdline"])
+        if str(state_dir) in " ".join(process.info["cmdline"] or [])
+    ]

@@ -1,4 +1,4 @@
-"""A whole studio of a test's own: deployed as an operator deploys it, in a temporary folder, on a free block of ports."""
+"""A whole studio of a test's own: deployed as an operator deploys it, in a temporary folder, on free ports."""
 
 import json
 import os
@@ -55,8 +55,13 @@ class Studio:
         }
         done = subprocess.run(
             [sys.executable, "-m", "mistudio_ops", *arguments],
-            env=environment, cwd=self.state_dir.parent, capture_output=True, text=True, timeout=OPS_TIMEOUT, check=False,
-        )  # fmt: skip
+            env=environment,
+            cwd=self.state_dir.parent,
+            capture_output=True,
+            text=True,
+            timeout=OPS_TIMEOUT,
+            check=False,
+        )
         if check and done.returncode != 0:
             raise AssertionError(
                 f"mistudio-ops {' '.join(arguments)} -> {done.returncode}\n{done.stdout}\n{done.stderr}"
