@@ -90,7 +90,7 @@ def _start(job: Job, channel: PipeChannel) -> None:
     if isinstance(job, ExtractionJob):
         from mistudio_server.training.extraction import run_extraction  # noqa: PLC0415
 
-        run_extraction(job, channel)
+        run_extraction(job, channel, clock=time.monotonic)
     else:
         from mistudio_server.training.run import run_training  # noqa: PLC0415
 

@@ -167,6 +167,11 @@ class ShardWriter:
                 if stream.rows == self._shard_rows:
                     self._close(file, stream)
 
+    @property
+    def rows(self) -> int:
+        """The rows appended so far."""
+        return self._rows + (self._open[1].rows if self._open else 0)
+
     def finish(self) -> Written:
         """Complete the last shard and return what was written."""
         if self._open is not None:
