@@ -140,21 +140,19 @@ def _text(value: str) -> str:
 
 def install(app: FastAPI) -> None:
     """Make ``app`` answer every error with a problem document."""
-    app.add_exception_handler(StudioError, _studio_error)
-    app.add_exception_handler(RequestValidationError, _validation_error)
-    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(StudioError, _studio_error)  # type: ignore[arg-type]
+    app.add_exception_handler(RequestValidationError, _validation_error)  # type: ignore[arg-type]
+    app.add_exception_handler(HTTPException, _http_error)  # type: ignore[arg-type]
     app.add_exception_handler(DBAPIError, _database_error)
     app.add_exception_handler(PoolTimeoutError, _database_error)
     app.add_exception_handler(OSError, _os_error)
 
 
-async def _studio_error(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, StudioError)
+async def _studio_error(request: Request, error: StudioError) -> JSONResponse:
     return problem_response(request, error)
 
 
-async def _validation_error(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
+async def _validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
     errors = [
         {
             "field": ".".join(str(part) for part in item["loc"]),
@@ -169,9 +167,8 @@ async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     return problem_response(request, InvalidInputError(detail, hint=hint, errors=errors))
 
 
-async def _http_error(request: Request, error: Exception) -> JSONResponse:
+async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
     """Answer what the router itself refuses: no such path, method not allowed, a body that cannot be parsed."""
-    assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
     path = request.url.path
     headers = dict(error.headers or {})

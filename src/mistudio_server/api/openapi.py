@@ -42,7 +42,10 @@ Live events come over Socket.IO at `/socket.io/`.
 """
 
 
-def problems(*statuses: int, always: tuple[int, ...] = ALWAYS) -> dict[int | str, dict[str, Any]]:
+Responses = dict[int | str, dict[str, Any]]
+
+
+def problems(*statuses: int, always: tuple[int, ...] = ALWAYS) -> Responses:
     """Return the error responses of an endpoint: ``statuses`` and those that any can answer."""
     return {
         status: {"description": _REASONS.get(status, HTTPStatus(status).phrase), "content": _REFERENCE}

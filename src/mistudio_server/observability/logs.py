@@ -6,19 +6,28 @@ from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
-from structlog.typing import FilteringBoundLogger, Processor
+from structlog.typing import Processor
 
 from mistudio_server.observability.context import current_request_id
 from mistudio_server.settings import Settings
 
 #: Loggers that bring handlers of their own: they are made to pass their records on to ours.
-_LIBRARIES = ("uvicorn", "uvicorn.error", "uvicorn.access", "celery", "celery.task", "sqlalchemy", "alembic", "socketio")
+_LIBRARIES = (
+    "uvicorn",
+    "uvicorn.error",
+    "uvicorn.access",
+    "celery",
+    "celery.task",
+    "sqlalchemy",
+    "alembic",
+    "socketio",
+)
 _QUIET = ("sqlalchemy.engine", "uvicorn.access", "httpx", "engineio.server", "socketio.server", "asyncio")
 
 
-def logger(name: str) -> FilteringBoundLogger:
+def logger(name: str) -> structlog.stdlib.BoundLogger:
     """Return the logger of a module: ``log.info("event_name", key=value)``."""
-    bound: FilteringBoundLogger = structlog.stdlib.get_logger(name)
+    bound: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
     return bound
 
 

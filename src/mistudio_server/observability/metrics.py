@@ -17,9 +17,7 @@ class HttpMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         labels = ("method", "route")
-        self._requests = Counter(
-            "mistudio_http_requests", "Requests served.", (*labels, "status"), registry=registry
-        )
+        self._requests = Counter("mistudio_http_requests", "Requests served.", (*labels, "status"), registry=registry)
         self._latency = Histogram(
             "mistudio_http_request_seconds", "Time to the last byte.", labels, buckets=_BUCKETS, registry=registry
         )

@@ -36,9 +36,7 @@ async def users(session: AsyncSession, dataset: Dataset) -> list[str]:
     below = Dataset.path.startswith(f"{dataset.path}/", autoescape=True)
     inside = [] if dataset.id not in dataset.path else [Dataset.path == dataset.path, below]
     trainings = select(Training.id).where(Training.dataset_id == dataset.id)
-    datasets = select(Dataset.id).where(
-        Dataset.id != dataset.id, or_(Dataset.text_dataset_id == dataset.id, *inside)
-    )
+    datasets = select(Dataset.id).where(Dataset.id != dataset.id, or_(Dataset.text_dataset_id == dataset.id, *inside))
     return list((await session.scalars(trainings.union_all(datasets).limit(5))).all())
 
 

@@ -1,4 +1,4 @@
-"""Keyset paging: a page starts after the last row of the one before, so that depth costs nothing and nothing is counted."""
+"""Keyset paging: a page starts after the last row of the one before, so depth costs nothing and nothing is counted."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class Page(Generic[Row]):
     next: Position | None
 
 
-def page_query(table: type[Row], request: PageRequest, *filters: ColumnElement[bool]) -> Select[tuple[Row]]:
+def page_query(table: type[Row], request: PageRequest, *filters: ColumnElement[bool]) -> Select[Row]:
     """Return the query of one page, and of one row more, which tells whether there is a next page."""
     descending = request.sort.startswith("-")
     column = getattr(table, request.sort.lstrip("-"))

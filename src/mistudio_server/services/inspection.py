@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mistudio_server.errors import InvalidDatasetError, InvalidInputError, StudioError
+from mistudio_server.errors import InvalidDatasetError, InvalidInputError
 from mistudio_server.statuses import DatasetKind
 
 TEXT_SUFFIXES = (".txt", ".jsonl")
@@ -185,13 +185,16 @@ def _check_header(file: Path) -> None:
 
 
 def _invalid_dataset(detail: str, value: str | None = None) -> InvalidDatasetError:
-    return _with_field(InvalidDatasetError, detail, value, "Correct the files, then register the dataset again.")
+    return InvalidDatasetError(
+        detail,
+        hint="Correct the files, then register the dataset again.",
+        errors=[{"field": "body.path", "value": value, "message": detail}],
+    )
 
 
 def _invalid_model(detail: str) -> InvalidInputError:
-    hint = "Give a folder as transformers' save_pretrained() writes it, with safe_serialization=True."
-    return _with_field(InvalidInputError, detail, None, hint)  # type: ignore[return-value]
-
-
-def _with_field(kind: type[StudioError], detail: str, value: str | None, hint: str) -> Any:
-    return kind(detail, hint=hint, errors=[{"field": "body.path", "value": value, "message": detail}])
+    return InvalidInputError(
+        detail,
+        hint="Give a folder as transformers' save_pretrained() writes it, with safe_serialization=True.",
+        errors=[{"field": "body.path", "value": None, "message": detail}],
+    )

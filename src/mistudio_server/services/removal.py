@@ -1,4 +1,4 @@
-"""Removing files together with their rows: they are renamed aside first, so that nothing half-removed is ever in use."""
+"""Removing files together with their rows: they are renamed aside first, so nothing half-removed is ever in use."""
 
 import asyncio
 import shutil

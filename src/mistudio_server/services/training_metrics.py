@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from mistudio_server.errors import InvalidInputError
+from mistudio_server.metrics.queries import fetch_metrics
 from mistudio_server.services import trainings
 from mistudio_server.services.studio import Studio
 
@@ -16,7 +16,7 @@ class Window:
 
     start_step: int | None
     end_step: int | None
-    since: datetime | None
+    since: int | None
     max_points: int
     layer_idx: int | None
     include_archived: bool
@@ -29,19 +29,14 @@ async def fetch(studio: Studio, training_id: str, window: Window) -> Sequence[Ma
         NotFoundError: there is no such training.
         InvalidInputError: the window ends before it begins.
     """
-    from mistudio_server.metrics.queries import fetch_metrics  # noqa: PLC0415
-
     if window.start_step is not None and window.end_step is not None and window.start_step > window.end_step:
         raise InvalidInputError(
             f"start_step ({window.start_step}) is after end_step ({window.end_step}).",
             hint="Exchange them.",
             errors=[{"field": "query.start_step", "value": window.start_step, "message": "is after end_step"}],
         )
-    arguments = asdict(window)
-    if window.since is not None and window.since.tzinfo is None:
-        arguments["since"] = window.since.replace(tzinfo=UTC)
     async with studio.database.read() as session:
-        rows = await fetch_metrics(session, training_id, **arguments)
+        rows = await fetch_metrics(session, training_id, **asdict(window))
     if not rows:
         await trainings.get(studio, training_id)
     return rows

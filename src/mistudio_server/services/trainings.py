@@ -57,9 +57,7 @@ async def create(studio: Studio, name: str | None, dataset_id: str, hyperparamet
     require_training(studio.torch_installed())
     training_id = new_id("trn")
     async with studio.database.write() as session:
-        dataset = await datasets.hold(session, dataset_id)
-        _check_dataset(dataset, dataset_id)
-        assert dataset is not None
+        dataset = _usable(await datasets.hold(session, dataset_id), dataset_id)
         _check_fit(hyperparameters, dataset)
         row = Training(
             id=training_id,
@@ -172,7 +170,7 @@ async def checkpoint(studio: Studio, training_id: str, step: int) -> Checkpoint:
     return found
 
 
-def _check_dataset(dataset: Dataset | None, dataset_id: str) -> None:
+def _usable(dataset: Dataset | None, dataset_id: str) -> Dataset:
     if dataset is None:
         raise NotFoundError(
             f"There is no dataset {dataset_id!r}.",
@@ -190,14 +188,18 @@ def _check_dataset(dataset: Dataset | None, dataset_id: str) -> None:
             f"Dataset {dataset_id} is {dataset.status}, not ready.",
             hint=dataset.error or f"Wait until GET /api/v1/datasets/{dataset_id} says ready.",
         )
+    return dataset
 
 
 def _check_fit(hyperparameters: Hyperparameters, dataset: Dataset) -> None:
     """Refuse what the ranges alone cannot: sizes that depend on the width of the dataset."""
-    assert dataset.d_model is not None
+    if dataset.d_model is None:
+        raise ConflictError(f"The width of dataset {dataset.id} is not known.", hint="Register it again.")
     features = hyperparameters.features_for(dataset.d_model)
     if features > _MAX_FEATURES:
-        _refuse("expansion_factor", hyperparameters.expansion_factor, f"gives {features} features, over {_MAX_FEATURES}")
+        _refuse(
+            "expansion_factor", hyperparameters.expansion_factor, f"gives {features} features, over {_MAX_FEATURES}"
+        )
     if hyperparameters.architecture is SaeArchitecture.TOPK and hyperparameters.k > features:
         _refuse("k", hyperparameters.k, f"must not be more than the dictionary size, {features}")
     if dataset.rows is not None and hyperparameters.batch_size > dataset.rows:

@@ -6,18 +6,21 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 
 from mistudio_server.api.dependencies import CanRead, PathId, StudioPart
-from mistudio_server.api.openapi import problems
+from mistudio_server.api.openapi import Responses, problems
 from mistudio_server.api.schemas.trainings import CheckpointOut, CheckpointPage
 from mistudio_server.services import checkpoint_files, trainings
 
 router = APIRouter(prefix="/trainings/{training_id}/checkpoints", tags=["trainings"])
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
-_DOWNLOADS = {
+_DOWNLOADS: Responses = {
     200: {
         "description": "The tar archive, or the file.",
         "content": {"application/x-tar": _BINARY, "application/octet-stream": _BINARY, "application/json": {}},
     },
-    206: {"description": "A range of the file.", "content": {"application/octet-stream": _BINARY, "application/json": {}}},
+    206: {
+        "description": "A range of the file.",
+        "content": {"application/octet-stream": _BINARY, "application/json": {}},
+    },
     304: {"description": "The copy that If-None-Match names is current."},
 }
 
@@ -32,7 +35,7 @@ async def list_checkpoints(studio: StudioPart, training_id: PathId) -> Checkpoin
 @router.get(
     "/{step}/download",
     dependencies=[CanRead],
-    responses=_DOWNLOADS | problems(404, 416),  # type: ignore[operator]
+    responses=_DOWNLOADS | problems(404, 416),
     response_class=Response,
 )
 async def download_checkpoint(

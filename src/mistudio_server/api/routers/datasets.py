@@ -1,8 +1,7 @@
 """Datasets: list, get, register, upload, edit, delete."""
 
-from typing import Annotated
-
 from dataclasses import replace
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
@@ -38,9 +37,7 @@ async def register_dataset(studio: StudioPart, body: DatasetCreate) -> DatasetOu
     Shards are `.safetensors` files with one float tensor of shape `[n, d_model]`, all of the same width. The files
     are inspected at once and stay where they are.
     """
-    return DatasetOut.model_validate(
-        await datasets.register(studio, body.name, body.path, body.kind, body.description)
-    )
+    return DatasetOut.model_validate(await datasets.register(studio, body.name, body.path, body.kind, body.description))
 
 
 @router.post(

@@ -1,7 +1,6 @@
 """Trainings: list, get, create, pause, resume, stop, delete, metrics."""
 
 from dataclasses import replace
-from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -39,9 +38,7 @@ async def create_training(studio: StudioPart, body: TrainingCreate) -> TrainingO
     It runs as soon as a worker has room, and survives a restart of every part of the studio. Follow it with
     `training:progress` on `trainings/{id}/progress`.
     """
-    return TrainingOut.model_validate(
-        await trainings.create(studio, body.name, body.dataset_id, body.hyperparameters)
-    )
+    return TrainingOut.model_validate(await trainings.create(studio, body.name, body.dataset_id, body.hyperparameters))
 
 
 @router.get("/{training_id}", dependencies=[CanRead], responses=problems(404))
@@ -80,9 +77,11 @@ async def list_training_metrics(
     training_id: PathId,
     start_step: Annotated[int | None, Query(ge=0, le=_MAX_STEP, description="From this step on.")] = None,
     end_step: Annotated[int | None, Query(ge=0, le=_MAX_STEP, description="Up to and including this step.")] = None,
-    since: Annotated[datetime | None, Query(description="Recorded after this moment (ISO 8601).")] = None,
+    since: Annotated[
+        int | None, Query(ge=0, le=_MAX_STEP, description="Last step that you have: only those after it.")
+    ] = None,
     max_points: Annotated[
-        int, Query(ge=2, le=20_000, description="Thinned evenly to so many; first and last are kept.")
+        int, Query(ge=4, le=20_000, description="Thinned to so many; first, last and extremes of the loss stay.")
     ] = 2000,
     layer_idx: Annotated[int | None, Query(ge=0, le=_MAX_LAYER, description="Only of this layer.")] = None,
     include_archived: Annotated[bool, Query(description="Also those that moved to the archive.")] = False,
