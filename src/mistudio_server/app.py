@@ -107,7 +107,7 @@ def _wrap(app: FastAPI, settings: Settings, hub: Hub) -> None:
         )
     app.add_middleware(BodyLimit, limit_for=_body_limit(settings))
     app.add_middleware(RequestContext, metrics=HttpMetrics(registry))
-    app.add_middleware(hub.asgi) # any callable that returns an ASGI application will do
+    app.add_middleware(hub.asgi)  # any callable that returns an ASGI application will do
     registry.register(PoolCollector(app.state.studio.database.engine))
     registry.register(ClientsCollector(lambda: hub.clients))
 

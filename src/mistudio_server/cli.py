@@ -3,14 +3,17 @@
 import json
 import sys
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mistudio_server.settings import Settings
 
 USAGE_ERROR = 2
+Result = TypeVar("Result")
 
 app = typer.Typer(
     name="mistudio-server",
@@ -73,12 +76,9 @@ def migrate(
 ) -> None:
     """Bring the database to a revision of the shipped migrations. Waits for another migration to end."""
     settings = _settings()
-    from mistudio_server.db.schema_change import SchemaChangeError, change  # noqa: PLC0415
+    from mistudio_server.services.schema_change import change  # noqa: PLC0415
 
-    try:
-        found = change(settings, None if check else to)
-    except SchemaChangeError as error:
-        _fail(str(error), 1)
+    found = _explained(lambda: change(settings, None if check else to))
     document = {"current": found.current, "head": found.head, "at_head": found.at_head}
     _show(document if as_json else f"at {found.current or 'nothing'}, head is {found.head}")
     if check and not found.at_head:
@@ -104,10 +104,8 @@ def check(
         _show(report)
     else:
         for line in report["checks"]:
-            hint = f" ({line['hint']})" if line["hint"] else ""
-            _show(
-                f"{'ok  ' if line['ok'] else 'FAIL'} {line['name']:<11} {line['latency_ms']:>8} ms  {line['evidence']}{hint}"
-            )
+            mark, hint = "ok  " if line["ok"] else "FAIL", f" ({line['hint']})" if line["hint"] else ""
+            _show(f"{mark} {line['name']:<11} {line['latency_ms']:>8} ms  {line['evidence']}{hint}")
     raise typer.Exit(0 if report["ok"] else 1)
 
 
@@ -138,7 +136,7 @@ def token_create(
         _fail("--name must be text without control characters", USAGE_ERROR)
     from mistudio_server.services import command_tokens  # noqa: PLC0415
 
-    made = _database_call(command_tokens.create, _settings(), name, wanted, expires_days)
+    made = _explained(lambda: command_tokens.create(_settings(), name, wanted, expires_days))
     _show(made if as_json else made["token"])
 
 
@@ -147,15 +145,14 @@ def token_list(as_json: Json = False) -> None:
     """List tokens, without their secrets."""
     from mistudio_server.services import command_tokens  # noqa: PLC0415
 
-    rows = _database_call(command_tokens.listing, _settings())
+    rows = _explained(lambda: command_tokens.listing(_settings()))
     if as_json:
         _show({"items": rows})
         return
     for row in rows:
         state = "revoked" if row["revoked_at"] else f"expires {row['expires_at'] or 'never'}"
-        _show(
-            f"{row['id']}  {row['name']}  {','.join(row['scopes'])}  {state}  last used {row['last_used_at'] or 'never'}"
-        )
+        used = f"last used {row['last_used_at'] or 'never'}"
+        _show("  ".join([row["id"], row["name"], ",".join(row["scopes"]), state, used]))
 
 
 @token.command("revoke")
@@ -163,7 +160,7 @@ def token_revoke(token_id: Annotated[str, typer.Argument(help="As `token list` s
     """Revoke a token: the next request with it is refused."""
     from mistudio_server.services import command_tokens  # noqa: PLC0415
 
-    _database_call(command_tokens.revoke, _settings(), token_id)
+    _explained(lambda: command_tokens.revoke(_settings(), token_id))
     _show(f"revoked {token_id}")
 
 
@@ -186,11 +183,11 @@ def _settings(unit: str | None = None) -> "Settings":
     return settings
 
 
-def _database_call(function, *arguments):  # type: ignore[no-untyped-def]
+def _explained(work: "Callable[[], Result]") -> "Result":
     from mistudio_server.errors import StudioError  # noqa: PLC0415
 
     try:
-        return function(*arguments)
+        return work()
     except StudioError as error:
         _fail(f"{error.detail} {error.hint or ''}".strip(), 1)
 
