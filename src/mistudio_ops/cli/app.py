@@ -3,21 +3,22 @@
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
 from mistudio_ops.cli.context import CommonOptions, Session
 from mistudio_ops.cli.lazy import LazyGroup, Verb
 from mistudio_ops.errors import ExitCode, OpsError
-from mistudio_ops.presentation.json_document import ERROR_SCHEMA
-from mistudio_ops.presentation.reporter import ErrorReport, Reporter
+
+if TYPE_CHECKING:
+    from mistudio_ops.presentation.reporter import ErrorReport, Reporter
 
 PROGRAM = "mistudio-ops"
+ERROR_SCHEMA = "mistudio-ops/error/1"
 VERBS: Mapping[str, Verb] = {
     "deploy": Verb("mistudio_ops.cli.deploy", "Install, migrate, start and verify an environment."),
     "status": Verb("mistudio_ops.cli.status", "Show the units: what runs, since when, how often restarted."),
@@ -51,11 +52,19 @@ class RootGroup(LazyGroup):
 
     verbs: ClassVar[Mapping[str, Verb]] = VERBS
 
-    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
         """Run, report, and exit (``SystemExit``)."""
+        del complete_var, standalone_mode, windows_expand_args
         argv = list(sys.argv[1:] if args is None else args)
         session = Session()
-        extra.pop("standalone_mode", None)
         run = super().main
 
         def parse_and_run() -> Any:
@@ -99,8 +108,12 @@ def _finish(session: Session, argv: Sequence[str], error: BaseException | None, 
     return code
 
 
-def _report(error: BaseException, reporter: Reporter, *, verbose: bool) -> int:
+def _report(error: BaseException, reporter: "Reporter", *, verbose: bool) -> int:
+    from mistudio_ops.presentation.reporter import ErrorReport
+
     if verbose and not isinstance(error, typer.BadParameter):
+        import traceback
+
         reporter.note("".join(traceback.format_exception(error)).rstrip())
     if isinstance(error, OpsError):
         reporter.error(ErrorReport.of(error))
@@ -117,7 +130,9 @@ def _report(error: BaseException, reporter: Reporter, *, verbose: bool) -> int:
     return ExitCode.FAILED
 
 
-def _usage_report(error: Any) -> ErrorReport:
+def _usage_report(error: Any) -> "ErrorReport":
+    from mistudio_ops.presentation.reporter import ErrorReport
+
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else PROGRAM
     message = str(error.format_message()).strip()
@@ -162,9 +177,9 @@ def _reader_is_gone() -> int:
 app = typer.Typer(
     cls=RootGroup, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
     help="Deploy, check and look after MiStudio.",
-    epilog="Exit codes: 0 ok, 1 failed or unhealthy, 2 usage or configuration, 3 done in part, 10 not found, 11 locked, "
-    "12 verification failed, 13 precondition, 14 deploy failed and the previous release serves, 130/143 interrupted. "
-    "'mistudio-ops COMMAND --help' says which a command uses.",
+    epilog="Exit codes: 0 ok, 1 failed or unhealthy, 2 usage or configuration, 3 done in part, 10 not found, "
+    "11 locked, 12 verification failed, 13 precondition, 14 deploy failed and the previous "
+    "release serves, 130/143 interrupted. 'mistudio-ops COMMAND --help' says which a command uses.",
 )  # fmt: skip
 
 
@@ -176,10 +191,13 @@ def _print_version(value: bool) -> None:
         raise typer.Exit
 
 
+VersionOption = Annotated[
+    bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+]
+
+
 @app.callback()
-def root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)] = False,
-) -> None:  # fmt: skip
+def root(version: VersionOption = False) -> None:
     """Deploy, check and look after MiStudio."""
     del version
 

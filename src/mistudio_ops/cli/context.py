@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mistudio_ops.errors import UsageError
-from mistudio_ops.presentation.reporter import Reporter
-from mistudio_ops.presentation.select import select_reporter
 
 if TYPE_CHECKING:
     from mistudio_ops.config.resolve import Resolved
     from mistudio_ops.domain.environment import Environment
+    from mistudio_ops.presentation.reporter import Reporter
 
 DEFAULT_ENVIRONMENT = "local"
 
@@ -36,11 +35,13 @@ class Session:
 
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     cwd: Path = field(default_factory=Path.cwd)
-    reporter: Reporter | None = None
+    reporter: "Reporter | None" = None
     verbose: bool = False
 
-    def begin(self, options: CommonOptions, schema: str | None) -> Reporter:
+    def begin(self, options: CommonOptions, schema: str) -> "Reporter":
         """Choose the reporter, once the options are known."""
+        from mistudio_ops.presentation.select import select_reporter
+
         self.verbose = options.verbose
         self.reporter = select_reporter(
             sys.stdout, sys.stderr, json=options.json, plain=options.plain, verbose=options.verbose, schema=schema,
@@ -53,7 +54,7 @@ class Session:
 class Invocation:
     """One command being run."""
 
-    reporter: Reporter
+    reporter: "Reporter"
     options: CommonOptions
     environ: Mapping[str, str]
     cwd: Path

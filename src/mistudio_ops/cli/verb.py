@@ -11,6 +11,7 @@ from mistudio_ops.cli.context import CommonOptions, Invocation, Session, one_env
 from mistudio_ops.errors import ExitCode
 
 P = ParamSpec("P")
+Verb = Callable[Concatenate[Invocation, P], ExitCode | None]
 Names = Literal["argument", "option", "none"]
 
 #: What a code means in general; a command may say it more precisely.
@@ -31,12 +32,10 @@ _ALWAYS = (ExitCode.USAGE, ExitCode.INTERRUPTED, ExitCode.TERMINATED)
 
 EnvArgument = Annotated[str | None, typer.Argument(metavar="ENV", help="Environment; default: MISTUDIO_ENV, or local.")]
 EnvOption = Annotated[str | None, typer.Option("-e", "--env", metavar="ENV", help="Environment; as the argument.")]
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="mistudio.toml to use; default: MISTUDIO_CONFIG, or the one here or above.")
-]  # fmt: skip
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a key of the environment for this run, as in port=9000.")
-]  # fmt: skip
+_CONFIG_HELP = "mistudio.toml to use; default: MISTUDIO_CONFIG, or the one here or above."
+ConfigOption = Annotated[Path | None, typer.Option("--config", metavar="FILE", help=_CONFIG_HELP)]
+_SET_HELP = "Set a key of the environment for this run, as in port=9000."
+SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=_SET_HELP)]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 PlainOption = Annotated[bool, typer.Option("--plain", help="No colour and no animation.")]
 VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Say more; tracebacks of unexpected errors.")]
@@ -75,11 +74,13 @@ def verb(
     The function's docstring is its help. It returns its exit code, None for 0.
     """
 
-    def register(
-        function: Callable[Concatenate[Invocation, P], ExitCode | None],
-    ) -> Callable[Concatenate[Invocation, P], ExitCode | None]:
-        command = _command(function, schema, environment)
-        app.command(name or function.__name__.replace("_", "-"), help=inspect.getdoc(function), epilog=exit_code_text(codes), hidden=hidden)(command)  # fmt: skip
+    def register(function: Verb[P]) -> Verb[P]:
+        app.command(
+            name or function.__name__.replace("_", "-"),
+            help=inspect.getdoc(function),
+            epilog=exit_code_text(codes),
+            hidden=hidden,
+        )(_command(function, schema, environment))
         return function
 
     return register

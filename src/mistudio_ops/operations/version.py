@@ -2,26 +2,16 @@
 
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from mistudio_ops import __version__
+from mistudio_ops.domain.versions import Versions
 
 #: Distributions whose version explains most reports; torch and transformers come with extra ``train``.
 DISTRIBUTIONS = (
     "fastapi", "python-socketio", "celery", "redis", "sqlalchemy", "alembic", "psycopg", "typer", "torch",
     "transformers",
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Versions:
-    """Versions by name; None where something is not installed."""
-
-    mistudio: str
-    python: str
-    platform: str
-    libraries: dict[str, str | None]
 
 
 def gather_versions(installed: Callable[[str], str] = version) -> Versions:

@@ -12,8 +12,6 @@ from typing import Any, TextIO
 from mistudio_ops.presentation.redaction import MASK, Redactor
 from mistudio_ops.presentation.reporter import ErrorReport, Reporter, Result, Step
 
-ERROR_SCHEMA = "mistudio-ops/error/1"
-
 
 class JsonReporter:
     """Collects the result and the error, and writes them as one document when closed.
@@ -21,11 +19,11 @@ class JsonReporter:
     ``progress`` is the reporter that speaks on stderr meanwhile.
     """
 
-    def __init__(self, stdout: TextIO, progress: Reporter, redactor: Redactor, *, schema: str | None = None) -> None:
+    def __init__(self, stdout: TextIO, progress: Reporter, redactor: Redactor, *, schema: str) -> None:
         self._stdout = stdout
         self._progress = progress
         self._redactor = redactor
-        self._schema = schema or ERROR_SCHEMA
+        self._schema = schema
         self._result: Result | None = None
         self._error: ErrorReport | None = None
         self._written = False

@@ -16,7 +16,7 @@ def select_reporter(
     json: bool = False,
     plain: bool = False,
     verbose: bool = False,
-    schema: str | None = None,
+    schema: str = "mistudio-ops/error/1",
     environ: Mapping[str, str] = os.environ,
 ) -> Reporter:
     """Return the reporter: rich where a terminal is, plain elsewhere or when asked, JSON on top of either.
@@ -29,12 +29,12 @@ def select_reporter(
     if plain or not terminal or (json and not stderr.isatty()):
         speaker = PlainReporter(stdout, stderr, verbose=verbose, redactor=redactor)
     else:
-        from mistudio_ops.presentation.rich_text import RichReporter  # noqa: PLC0415 - rich costs 60 ms
+        from mistudio_ops.presentation.rich_text import RichReporter
 
         color = not environ.get("NO_COLOR")
         speaker = RichReporter(stdout, stderr, color=color, verbose=verbose, redactor=redactor)
     if not json:
         return speaker
-    from mistudio_ops.presentation.json_document import JsonReporter  # noqa: PLC0415
+    from mistudio_ops.presentation.json_document import JsonReporter
 
     return JsonReporter(stdout, speaker, redactor, schema=schema)

@@ -1,6 +1,6 @@
 """How ``version`` looks."""
 
-from mistudio_ops.operations.version import Versions
+from mistudio_ops.domain.versions import Versions
 from mistudio_ops.presentation.blocks import Line, Table
 from mistudio_ops.presentation.reporter import Result
 
