@@ -40,7 +40,8 @@ def health(
 ) -> ExitCode | None:
     """Check that everything works, side by side, in at most ten seconds.
 
-    api, frontend, postgres, redis, worker (a real task through a real worker), migrations, partitions, pool, disk, units.
+    The checks: api, frontend, postgres, redis, worker (a real task through a real worker), migrations, partitions,
+    pool, disk, units.
     """
     if watch and (wait is not None or nagios or invocation.options.json):
         raise UsageError(
@@ -50,7 +51,7 @@ def health(
         return _nagios(invocation, only)
     facts = _facts(invocation)
     if watch:
-        return _watch(invocation, facts, every, only)
+        _watch(invocation, facts, every, only)
     return _once(invocation, facts, wait, only)
 
 
