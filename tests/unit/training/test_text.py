@@ -15,7 +15,7 @@ from mistudio_server.training.text import PIECE_CHARACTERS, pieces, text_size
         pytest.param("one\ntwo\n\nthree", id="lines"),
         pytest.param("é" * PIECE_CHARACTERS * 2, id="one-line-of-two-byte-characters"),
         pytest.param("x" + "€" * PIECE_CHARACTERS, id="one-line-of-three-byte-characters"),
-        pytest.param("xy" + "𝕏" * PIECE_CHARACTERS, id="one-line-of-four-byte-characters"),
+        pytest.param("xy" + "\U0001d54f" * PIECE_CHARACTERS, id="one-line-of-four-byte-characters"),
         pytest.param(("a line of text\n" * 20_000), id="many-lines"),
     ],
 )
