@@ -8,9 +8,13 @@ of days that met three unrelated restarts is not.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC
+
+from psycopg.errors import CheckViolation
 
 from mistudio_server.db.engine import Database, WriteSession
 from mistudio_server.metrics.ingest import delete_metrics_after, write_metrics
+from mistudio_server.metrics.partitions import premake
 from mistudio_server.metrics.rows import MetricRow
 from mistudio_server.realtime.events import (
     CheckpointCreated,
@@ -104,11 +108,12 @@ class TrainingRuns:
         Raises:
             ClaimLostError: the run is not ours any more; nothing was written.
         """
-        last = max(rows, key=lambda row: row.step)
-        async with self.database.write() as session:
-            progress = _last_metric(last)
-            _still_ours(run, await runs.training_progress(session, run.id, run.claim, last.step, progress))
-            written = await write_metrics(session, rows)
+        try:
+            written = await self._write(run, rows)
+        except CheckViolation:
+            # No partition: a clock that jumped, or partitions were not made in time. The run must not pay for it.
+            await self._make_partitions(rows)
+            written = await self._write(run, rows)
         for row in rows:
             if row.step > announce_after:
                 await self._publish("training:progress", run.id, "progress", self._progress(run, row))
@@ -164,6 +169,18 @@ class TrainingRuns:
                 reason = f"worker {run.worker} sent no heartbeat for {timeout_seconds:g} s"
                 settled.append((run, await self._settle(session, run, Outcome("died", message=reason), None)))
         return await self._announce_all(settled)
+
+    async def _write(self, run: ClaimedTraining, rows: Sequence[MetricRow]) -> int:
+        last = max(rows, key=lambda row: row.step)
+        async with self.database.write() as session:
+            progress = _last_metric(last)
+            _still_ours(run, await runs.training_progress(session, run.id, run.claim, last.step, progress))
+            return await write_metrics(session, rows)
+
+    async def _make_partitions(self, rows: Sequence[MetricRow]) -> None:
+        for day in sorted({row.timestamp.astimezone(UTC).date().replace(day=1) for row in rows}):
+            async with self.database.write() as session:
+                await premake(session, today=day, months=1)
 
     async def _settle(self, session: WriteSession, held: HeldRun, outcome: Outcome, step: int | None) -> Settlement:
         settlement = settle_training(
