@@ -5,13 +5,14 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
+from mistudio_server.api.base import BASE
 from mistudio_server.api.dependencies import CanRead, PathId, StudioPart
 from mistudio_server.api.openapi import Responses, problems
 from mistudio_server.api.ranged_file import RangedFile
 from mistudio_server.api.schemas.trainings import CheckpointOut, CheckpointPage
 from mistudio_server.services import checkpoint_files, trainings
 
-router = APIRouter(prefix="/trainings/{training_id}/checkpoints", tags=["trainings"])
+router = APIRouter(prefix=BASE + "/trainings/{training_id}/checkpoints", tags=["trainings"])
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _DOWNLOADS: Responses = {
     200: {
