@@ -103,7 +103,7 @@ def local_url(environment: Environment) -> str:
             f"http://127.0.0.1:{environment.port}"
             if environment.host == "0.0.0.0"
             else f"http://[::1]:{environment.port}"
-        )  # noqa: S104
+        )
     return f"http://[{environment.host}]:{environment.port}" if ":" in environment.host else environment.url
 
 
