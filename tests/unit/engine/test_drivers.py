@@ -103,7 +103,7 @@ def test_files_are_private_from_their_first_byte(tmp_path: Path) -> None:
 def test_a_link_is_replaced_atomically(tmp_path: Path) -> None:
     point_at(tmp_path / "current", "r0001")
     point_at(tmp_path / "current", "r0002")
-    assert os.readlink(tmp_path / "current") == "r0002"
+    assert (tmp_path / "current").readlink() == Path("r0002")
 
 
 def test_the_tail_of_a_log(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Sizes, variables, units, state directories: the pure parts of the process engine."""
 
+import json
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -82,8 +83,6 @@ def test_secrets_do_not_print() -> None:
 
 
 def test_a_unit_survives_its_own_document() -> None:
-    import json
-
     unit = Unit("backend-1", "backend", ("/bin/x", "run"), {"A": "1"}, "/", ports=(1, 2), uid=5, gid=6)
     assert Unit.parse(json.loads(unit.document())) == unit
     assert Unit.parse(json.loads(unit.document())).digest == unit.digest
