@@ -34,9 +34,7 @@ def reporter(streams: tuple[io.StringIO, io.StringIO]) -> Reporter:
     return select_reporter(*streams, json=True, schema="test/1", environ={})
 
 
-def test_everything_but_the_document_is_on_stderr(
-    reporter: Reporter, streams: tuple[io.StringIO, io.StringIO]
-) -> None:
+def test_everything_but_the_document_is_on_stderr(reporter: Reporter, streams: tuple[io.StringIO, io.StringIO]) -> None:
     with reporter.step("work"):
         reporter.note("hello")
     reporter.output("a log line")
