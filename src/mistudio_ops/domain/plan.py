@@ -7,7 +7,9 @@ from typing import Literal
 from mistudio_ops.domain.release import Release, Source
 from mistudio_ops.domain.units import Layout, Unit, UnitState, kind_of
 
-Action = Literal["prepare", "boot", "initialise", "start", "restart", "reload", "migrate", "stop", "activate", "verify"]
+Action = Literal[
+    "prepare", "boot", "initialise", "sync", "start", "restart", "reload", "migrate", "stop", "activate", "verify"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ def _assemble(facts: Facts, work: list[PlannedStep]) -> list[PlannedStep]:
         steps.append(PlannedStep("supervisor", "boot", "start supervisord", ("prepare",)))
     if facts.wanted.of("postgres") and not facts.postgres_initialised:
         steps.append(PlannedStep("initdb", "initialise", "create the database cluster", ("prepare",)))
+        steps.append(PlannedStep("sync", "sync", "write the new cluster through to the disk", ("initdb",)))
     steps += work
     if facts.is_new_release:
         steps.append(PlannedStep("migrate", "migrate", "migrate the database", ("postgres",)))
@@ -97,7 +100,9 @@ def _assemble(facts: Facts, work: list[PlannedStep]) -> list[PlannedStep]:
 
 def _only_known(step: PlannedStep, names: set[str]) -> PlannedStep:
     after = tuple(name for name in step.after if name in names)
-    return PlannedStep(step.name, step.action, step.title, after or (("prepare",) * (step.name != "prepare")), step.unit)
+    return PlannedStep(
+        step.name, step.action, step.title, after or (("prepare",) * (step.name != "prepare")), step.unit
+    )
 
 
 def _ordered(steps: list[PlannedStep]) -> list[PlannedStep]:

@@ -43,7 +43,7 @@ class Release:
     def parse(cls, document: Mapping[str, Any]) -> "Release":
         """Return the release that ``document`` describes. Keys of later versions are ignored."""
         source = {name: document["source"].get(name) for name in Source.__dataclass_fields__}
-        rest = {name: document.get(name) for name in cls.__dataclass_fields__ if name != "source"}
+        rest: dict[str, Any] = {name: document.get(name) for name in cls.__dataclass_fields__ if name != "source"}
         return cls(source=Source(**source), **rest)
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 UnitKind = Literal["postgres", "redis", "backend", "worker", "beat", "proxy"]
 
@@ -35,6 +35,12 @@ class Unit:
     def document(self) -> str:
         """Return the canonical JSON that the launcher reads. It holds secrets: write it with mode 0600."""
         return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> "Unit":
+        """Return the unit of which ``document`` is the JSON form."""
+        lists = {name: tuple(document[name]) for name in ("argv", "ports")}
+        return cls(**{**document, **lists})
 
     @property
     def digest(self) -> str:

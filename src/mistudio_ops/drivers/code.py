@@ -14,14 +14,14 @@ from mistudio_ops.domain.release import Source
 
 def installed_source(executable: str = sys.executable) -> Source:
     """Return the identity of the server package that this process is installed with."""
-    from mistudio_server.paths import migrations_dir  # noqa: PLC0415 - not needed for `--help`
+    from mistudio_server.paths import migrations_dir
 
     package = package_root()
     sha, dirty = _git(package)
     try:
         number = version("mistudio")
     except PackageNotFoundError:
-        from mistudio_ops import __version__ as number  # noqa: PLC0415 - a source tree that was never installed
+        from mistudio_ops import __version__ as number
     return Source(
         version=number,
         code=hash_of((package, migrations_dir()), _dependencies()),

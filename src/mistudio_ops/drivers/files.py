@@ -5,9 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def write_atomically(
-    path: Path, text: str, *, mode: int = 0o600, own: Callable[[Path], None] | None = None
-) -> None:
+def write_atomically(path: Path, text: str, *, mode: int = 0o600, own: Callable[[Path], None] | None = None) -> None:
     """Replace ``path`` by ``text``. The file has its final mode and owner before it gets its name."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.unlink(missing_ok=True)

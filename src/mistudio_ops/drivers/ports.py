@@ -36,7 +36,7 @@ def is_free(host: str, port: int) -> bool:
 
 def holder(port: int) -> Holder:
     """Return who listens on ``port``."""
-    import psutil  # noqa: PLC0415 - 20 ms that only a deploy pays
+    import psutil
 
     for process in psutil.process_iter(["pid", "cmdline", "name"]):
         try:

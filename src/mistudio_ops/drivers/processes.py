@@ -18,7 +18,7 @@ def proportional_memory(pid: int) -> int | None:
 
     None when the process is gone or is not ours to look at.
     """
-    import psutil  # noqa: PLC0415 - 20 ms that `--help` need not pay
+    import psutil
 
     try:
         process = psutil.Process(pid)
@@ -43,7 +43,7 @@ def referring_to(folder: Path) -> tuple[Survivor, ...]:
 
     We and the processes above us (a shell that stands in the folder) do not count.
     """
-    import psutil  # noqa: PLC0415 - 20 ms that `--help` need not pay
+    import psutil
 
     ours = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     found: list[Survivor] = []

@@ -18,6 +18,9 @@ class Engine(Protocol):
     def states(self) -> Mapping[str, UnitState]:
         """Return every unit that is known, running or not, by name."""
 
+    def definition(self, name: str) -> Unit | None:
+        """Return what a unit was last started as; None for one that never was."""
+
     def start(self, unit: Unit) -> None:
         """Define and start ``unit``; one that runs with another definition is stopped first. Does not wait."""
 

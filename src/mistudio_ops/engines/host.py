@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mistudio_ops.domain.environment import Environment
 from mistudio_ops.drivers.account import Account, service_account
-from mistudio_ops.drivers.embedded import Program, Programs, find_programs, located
+from mistudio_ops.drivers.embedded import Programs, find_programs, located
 from mistudio_ops.drivers.embedded import reachable as make_reachable
 from mistudio_ops.errors import PreconditionError
 
@@ -29,6 +29,8 @@ class Host:
     programs: Programs
     python: Account
     python_reason: str | None = None
+    # -P: what lies in the working directory is never imported.
+    server: tuple[str, ...] = (sys.executable, "-P", "-m", "mistudio_server")
 
     def stage(self, runtime: Path) -> None:
         """Copy the programs that the account cannot reach."""

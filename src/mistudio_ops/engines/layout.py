@@ -4,14 +4,13 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 from dataclasses import replace
 from importlib.resources import as_file, files
 from pathlib import Path
 
 from mistudio_ops.domain.environment import Environment
 from mistudio_ops.domain.secret_values import SecretValues
-from mistudio_ops.domain.units import Layout, Unit
+from mistudio_ops.domain.units import Layout, Unit, UnitKind
 from mistudio_ops.domain.variables import environment_file as render_environment_file
 from mistudio_ops.domain.variables import server_variables
 from mistudio_ops.drivers.account import Account
@@ -151,11 +150,11 @@ def _worker(environment: Environment, host: Host, shared: dict[str, str], number
 
 
 def _python_unit(name: str, environment: Environment, host: Host, variables: dict[str, str], verb: str) -> Unit:
-    kind = "backend" if verb == "run" else "worker" if verb == "worker" else "beat"
+    kind: UnitKind = "backend" if verb == "run" else "worker" if verb == "worker" else "beat"
     return Unit(
         name=name,
         kind=kind,
-        argv=(sys.executable, "-P", "-m", "mistudio_server", verb),
+        argv=(*host.server, verb),
         environment=variables | {"MISTUDIO_INSTANCE": name},
         directory=str(python_home(environment.paths)),
         stop_seconds=10,

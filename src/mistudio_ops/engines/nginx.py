@@ -52,7 +52,17 @@ def install_config(environment: Environment, program: Program, account: Account,
     target = config_file(environment)
     candidate = target.with_name("nginx.candidate.conf")
     write_atomically(candidate, text, mode=0o644)
-    argv = [str(program.path), "-t", "-q", "-p", str(nginx_run(environment.paths)), "-e", "stderr", "-c", str(candidate)]
+    argv = [
+        str(program.path),
+        "-t",
+        "-q",
+        "-p",
+        str(nginx_run(environment.paths)),
+        "-e",
+        "stderr",
+        "-c",
+        str(candidate),
+    ]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False, **account.popen())
     if done.returncode != 0:
         raise VerificationError(
@@ -89,7 +99,11 @@ def served_generation(environment: Environment) -> str | None:
 def local_url(environment: Environment) -> str:
     """Return the proxy's URL as seen from this machine, also where it listens on every address."""
     if environment.host in {"0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
-        return f"http://127.0.0.1:{environment.port}" if environment.host == "0.0.0.0" else f"http://[::1]:{environment.port}"  # noqa: S104
+        return (
+            f"http://127.0.0.1:{environment.port}"
+            if environment.host == "0.0.0.0"
+            else f"http://[::1]:{environment.port}"
+        )  # noqa: S104
     return f"http://[{environment.host}]:{environment.port}" if ":" in environment.host else environment.url
 
 

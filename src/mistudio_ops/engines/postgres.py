@@ -131,7 +131,7 @@ def unit(environment: Environment, program: Program, account: Account) -> Unit:
 
 def answers(environment: Environment, secrets: SecretValues) -> bool:
     """Return True when the server takes connections."""
-    import psycopg  # noqa: PLC0415 - heavy
+    import psycopg
 
     try:
         _connect(environment, secrets).close()
@@ -147,7 +147,7 @@ def answers(environment: Environment, secrets: SecretValues) -> bool:
 
 def create_database(environment: Environment, secrets: SecretValues) -> bool:
     """Create the role and the database that the server uses, where they are missing; return True when it did."""
-    from psycopg import sql  # noqa: PLC0415 - heavy
+    from psycopg import sql
 
     created = False
     with _connect(environment, secrets) as admin:
@@ -182,7 +182,7 @@ def wait_until_it_answers(
 
 
 def _connect(environment: Environment, secrets: SecretValues) -> "psycopg.Connection[tuple[object, ...]]":
-    import psycopg  # noqa: PLC0415 - heavy
+    import psycopg
 
     return psycopg.connect(
         host="127.0.0.1",

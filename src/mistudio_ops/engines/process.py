@@ -63,6 +63,13 @@ class ProcessEngine:
         """Return the units that supervisord knows."""
         return {name: self._state(info) for name, info in self._supervisor.processes().items()}
 
+    def definition(self, name: str) -> Unit | None:
+        """Read it back from the file that the launcher reads."""
+        try:
+            return Unit.parse(json.loads(definition_file(self._paths, name).read_text()))
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
     def start(self, unit: Unit) -> None:
         """Write the definition, and start it as that."""
         known = self._supervisor.processes()
@@ -112,7 +119,7 @@ class ProcessEngine:
         return tail(log_file(self._paths, name), lines)
 
     def _stop_together(self, names: list[str]) -> None:
-        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - only `down` waits for several at once
+        from concurrent.futures import ThreadPoolExecutor
 
         if names:
             with ThreadPoolExecutor(len(names)) as pool:

@@ -57,7 +57,7 @@ def unit(environment: Environment, program: Program, account: Account, secrets: 
 
 def answers(environment: Environment, secrets: SecretValues) -> bool:
     """Return True when it answers PING; while it loads its file it does not."""
-    import redis  # noqa: PLC0415 - heavy
+    import redis
 
     client = redis.Redis.from_url(redis_url(secrets, environment.redis_port, 0), socket_timeout=2)
     try:

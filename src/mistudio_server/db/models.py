@@ -110,7 +110,9 @@ class Dataset(Timestamps, Base):
     extraction: Mapped[dict[str, Any] | None]
     progress: Mapped[float | None]
     attempts: Mapped[int] = mapped_column(server_default=text("0"))
+    claim: Mapped[int] = mapped_column(server_default=text("0"))
     worker: Mapped[str | None]
+    request_id: Mapped[str | None]
     heartbeat_at: Mapped[datetime | None]
 
 

@@ -1,0 +1,52 @@
+"""``mistudio-server migrate``: the database's revision, and going to another."""
+
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from psycopg.errors import LockNotAvailable
+from sqlalchemy.exc import OperationalError
+
+from mistudio_server.db import migrations
+from mistudio_server.db.engine import database_url
+from mistudio_server.db.migrations import Revisions
+from mistudio_server.errors import DependencyUnavailableError, InvalidInputError
+from mistudio_server.settings import Settings
+
+
+def change(settings: Settings, to: str | None) -> Revisions:
+    """Go to revision ``to`` (None: only look).
+
+    Raises:
+        InvalidInputError: there is no such revision.
+        DependencyUnavailableError: the database does not answer, or a table stays locked.
+    """
+
+    url = database_url(settings)
+    try:
+        before = migrations.revisions(url)
+        if to is None or (to == "head" and before.at_head):
+            return before
+        script = ScriptDirectory.from_config(migrations.config())
+        known = [revision.revision for revision in script.walk_revisions()]
+        if _is_down(known, before.current, to):
+            return migrations.downgrade(url, to)
+        return migrations.upgrade(url, to)
+    except CommandError as error:
+        raise InvalidInputError(f"{error}.", hint="`ls` the migrations, or use --to head.") from error
+    except OperationalError as error:
+        raise _unavailable(error, url.render_as_string(hide_password=True)) from error
+
+
+def _is_down(known: list[str], current: str | None, to: str) -> bool:
+    """Return True when ``to`` is older than ``current``; ``known`` is newest first."""
+    if to == "base":
+        return True
+    return current in known and to in known and known.index(to) > known.index(current)
+
+
+def _unavailable(error: OperationalError, url: str) -> DependencyUnavailableError:
+    reason = str(error.orig).strip().splitlines()[0]
+    if isinstance(error.orig, LockNotAvailable):
+        return DependencyUnavailableError(f"A table stays locked: {reason}.", hint="Try again when it is free.")
+    return DependencyUnavailableError(
+        f"DATABASE_URL ({url}) does not answer: {reason}.", hint="See that PostgreSQL runs there and the URL is right."
+    )

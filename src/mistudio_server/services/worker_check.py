@@ -1,0 +1,37 @@
+"""Whether a worker really processes a task: one is sent, and its answer awaited."""
+
+import asyncio
+import json
+from typing import Any
+
+from mistudio_server.services.health import CheckFailedError
+from mistudio_server.settings import Settings
+
+PING = "mistudio.maintenance.ping"
+QUEUE = "maintenance"
+
+
+async def check_worker(settings: Settings, limit: float) -> str:
+    """Send ``mistudio.maintenance.ping`` and return who answered it, within ``limit`` seconds."""
+    answer = await asyncio.to_thread(_ping, settings, limit * 0.95)
+    return json.dumps(answer, sort_keys=True) if isinstance(answer, dict) else str(answer)
+
+
+def _ping(settings: Settings, limit: float) -> Any:
+    from celery.exceptions import TimeoutError as NoAnswerError  # noqa: PLC0415
+    from kombu.exceptions import OperationalError  # noqa: PLC0415
+
+    from mistudio_server.workers.app import create_celery  # noqa: PLC0415
+
+    celery = create_celery(settings)
+    try:
+        sent = celery.send_task(PING, queue=QUEUE, expires=limit, retry=False)
+        return sent.get(timeout=limit, interval=0.02)
+    except NoAnswerError:
+        raise CheckFailedError(
+            f"no worker answered within {limit:.1f} s", "see that a worker runs and consumes the queue maintenance"
+        ) from None
+    except OperationalError as error:
+        raise CheckFailedError(f"the task could not be sent: {error}", "see that Redis runs at REDIS_URL") from error
+    finally:
+        celery.close()
