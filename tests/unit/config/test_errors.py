@@ -37,7 +37,7 @@ SERVER = "[environments.local.server]\n"
         (LOCAL + 'database_url = "mysql://x"', "environments.local.database_url: it must look like postgresql+psycopg"),
         (LOCAL + 'redis_url = "http://x"', "environments.local.redis_url: it must look like redis://"),
         (LOCAL + "state_dir = 3", "environments.local.state_dir = 3: "),
-        (SERVER + "training_slot = 2", "environments.local.server.training_slot = 2: unknown setting; did you mean training_slots?"),
+        (SERVER + "training_slot = 2", "server.training_slot = 2: unknown setting; did you mean training_slots?"),
         (SERVER + "training_slots = 0", "environments.local.server.training_slots = 0: it must be greater than"),
         (SERVER + 'log_level = "loud"', "environments.local.server.log_level = 'loud': it must be 'debug', 'info'"),
         (SERVER + 'cors_origins = ["*"]', "environments.local.server.cors_origins: CORS_ORIGINS takes exact origins"),
@@ -123,7 +123,7 @@ def test_bytes_that_are_no_text(resolve: Resolve, tmp_path: Path) -> None:
 
 
 def test_a_named_file_must_exist(resolve: Resolve, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="MISTUDIO_CONFIG names .*nope.toml, which is not a file"):
+    with pytest.raises(UsageError, match=r"MISTUDIO_CONFIG names .*nope\.toml, which is not a file"):
         resolve(MISTUDIO_CONFIG="nope.toml")
     with pytest.raises(UsageError, match="--config names"):
         resolve_environment("local", environ={}, cwd=tmp_path, config=Path("nope.toml"))
