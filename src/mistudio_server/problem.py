@@ -216,6 +216,19 @@ def body_too_large(path: str, limit: int) -> JSONResponse:
     return problem_for_path(path, error, {"Connection": "close"})
 
 
+class _RangeError(StudioError):
+    """The Range header is malformed, or beyond the file's end."""
+
+    code = "range_not_satisfiable"
+    status = 416
+    title = "Range not satisfiable"
+
+
+def range_error() -> StudioError:
+    """Return the error for a Range header that cannot be served."""
+    return _RangeError("The Range header is malformed, or beyond the end of the file.", hint="Ask without a Range.")
+
+
 def internal_error(path: str, error: BaseException) -> JSONResponse:
     """Return a 500 that tells the client nothing but the request's id; the log has the rest."""
     log.error("request_failed", path=path, exc_info=error)

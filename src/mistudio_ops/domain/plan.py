@@ -109,7 +109,7 @@ def _ordered(steps: list[PlannedStep]) -> list[PlannedStep]:
     done: list[PlannedStep] = []
     left = list(steps)
     while left:
-        ready = [step for step in left if {name for name in step.after} <= {other.name for other in done}]
+        ready = [step for step in left if set(step.after) <= {other.name for other in done}]
         if not ready:
             raise ValueError(f"steps wait for each other: {', '.join(step.name for step in left)}")
         done += ready

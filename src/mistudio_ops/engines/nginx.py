@@ -98,13 +98,8 @@ def served_generation(environment: Environment) -> str | None:
 
 def local_url(environment: Environment) -> str:
     """Return the proxy's URL as seen from this machine, also where it listens on every address."""
-    if environment.host in {"0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
-        return (
-            f"http://127.0.0.1:{environment.port}"
-            if environment.host == "0.0.0.0"
-            else f"http://[::1]:{environment.port}"
-        )  # noqa: S104
-    return f"http://[{environment.host}]:{environment.port}" if ":" in environment.host else environment.url
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(environment.host, environment.host)  # noqa: S104 - compared
+    return f"http://[{host}]:{environment.port}" if ":" in host else f"http://{host}:{environment.port}"
 
 
 def _address(host: str) -> tuple[str, ...]:

@@ -100,8 +100,8 @@ def check_version(data: Path, program: Program) -> None:
         return
     if version.isdigit() and int(version) != program.major:
         raise PreconditionError(
-            f"the database in {data} was made by PostgreSQL {version}, and the PostgreSQL found here is {program.version}"
-            f" ({program.path})",
+            f"the database in {data} was made by PostgreSQL {version}; the PostgreSQL found here is {program.version} "
+            f"({program.path})",
             hint=f"install PostgreSQL {version} again (or set process.prefer), or move the data with pg_upgrade",
         )
 

@@ -42,7 +42,7 @@ class Outage:
         if self._began is None:
             self._began = now
             self._failures_before = self.failures - 1
-            self._log.error("realtime_outage_began", what=self._what, error=f"{type(error).__name__}: {error}")
+            self._log.error("outage_began", what=self._what, error=f"{type(error).__name__}: {error}")
 
     def skipped(self) -> None:
         """Note something that was not tried because of the outage."""
@@ -52,5 +52,5 @@ class Outage:
         """Note a success. The first after an outage is logged with what the outage cost."""
         if self._began is not None:
             seconds, lost = self._clock() - self._began, self.failures - self._failures_before
-            self._log.warning("realtime_outage_ended", what=self._what, seconds=round(seconds, 2), failures=lost)
+            self._log.warning("outage_ended", what=self._what, seconds=round(seconds, 2), failures=lost)
         self._began, self._pause, self._resume_at = None, FIRST_PAUSE_SECONDS, 0.0

@@ -7,8 +7,6 @@ from typing import Any
 from mistudio_server.services.health import CheckFailedError
 from mistudio_server.settings import Settings
 
-PING = "mistudio.maintenance.ping"
-QUEUE = "maintenance"
 
 
 async def check_worker(settings: Settings, limit: float) -> str:
@@ -22,10 +20,11 @@ def _ping(settings: Settings, limit: float) -> Any:
     from kombu.exceptions import OperationalError  # noqa: PLC0415
 
     from mistudio_server.workers.app import create_celery  # noqa: PLC0415
+    from mistudio_server.workers.names import MAINTENANCE, PING  # noqa: PLC0415
 
     celery = create_celery(settings)
     try:
-        sent = celery.send_task(PING, queue=QUEUE, expires=limit, retry=False)
+        sent = celery.send_task(PING, queue=MAINTENANCE, expires=limit, retry=False, ignore_result=False)
         return sent.get(timeout=limit, interval=0.02)
     except NoAnswerError:
         raise CheckFailedError(

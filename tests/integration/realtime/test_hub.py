@@ -251,7 +251,7 @@ async def test_a_killed_store_is_seen_logged_once_and_survived(settings: Setting
         await publisher.close()
     for what in ("redis listener", "redis publisher"):
         events = [line["event"] for line in lines if line.get("what") == what]
-        assert events == ["realtime_outage_began", "realtime_outage_ended"], what
+        assert events == ["outage_began", "outage_ended"], what
 
 
 async def test_an_instance_starts_while_the_store_is_down(settings: Settings) -> None:

@@ -22,7 +22,7 @@ def test_is_logged_once_when_it_begins_and_once_when_it_ends() -> None:
         outage.skipped()
         outage.succeeded()
         outage.succeeded()
-    assert [line["event"] for line in lines] == ["realtime_outage_began", "realtime_outage_ended"]
+    assert [line["event"] for line in lines] == ["outage_began", "outage_ended"]
     assert "refused" in lines[0]["error"]
     assert lines[1]["failures"] == 6
     assert lines[1]["seconds"] == 50

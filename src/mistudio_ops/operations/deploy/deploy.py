@@ -75,7 +75,7 @@ def _locked(
     if host.python_reason is not None:
         reporter.warning(
             f"backends, workers and beat run as root: {host.account.name} cannot read {host.python_reason}",
-            hint="install mistudio where every account can read it, as in /opt/mistudio, to run them without privileges",
+            hint="install mistudio where every account can read it, as in /opt/mistudio, to run them unprivileged",
         )
     journal = Journal(environment.paths.journal)
     try:

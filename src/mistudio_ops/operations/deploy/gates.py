@@ -68,7 +68,7 @@ def verify(context: Context) -> str:
         if context.clock() > deadline or context.cancelled.is_set():
             raise VerificationError(
                 f"GET {url} {_said(answer)}",
-                hint=f"mistudio-ops health {context.environment.name}, and mistudio-ops logs -e {context.environment.name}",
+                hint=f"mistudio-ops health {context.environment.name}; mistudio-ops logs -e {context.environment.name}",
             )
         context.sleep(POLL_SECONDS)
     return f"{url} answers {HTTPStatus.OK.value}"

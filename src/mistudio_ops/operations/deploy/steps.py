@@ -31,7 +31,7 @@ def apply(context: Context, step: PlannedStep) -> Done:
     return _ACTIONS[step.action](context, step)
 
 
-def _prepare(context: Context, step: PlannedStep) -> Done:
+def _prepare(context: Context, _step: PlannedStep) -> Done:
     prepare(context.environment, context.host, context.secrets)
     if context.facts.is_new_release:
         with as_file(files("mistudio_server.web") / "static") as page:
@@ -39,18 +39,18 @@ def _prepare(context: Context, step: PlannedStep) -> Done:
     return Done(str(context.environment.state_dir))
 
 
-def _boot(context: Context, step: PlannedStep) -> Done:
+def _boot(context: Context, _step: PlannedStep) -> Done:
     context.engine.boot(context.facts.wanted.units)
     return Done(f"process {context.engine.supervisor_pid()}")
 
 
-def _initialise(context: Context, step: PlannedStep) -> Done:
+def _initialise(context: Context, _step: PlannedStep) -> Done:
     program = context.host.programs.postgres
     postgres.create_cluster(context.environment, program, context.host.account, context.secrets)
     return Done(f"PostgreSQL {program.version}")
 
 
-def _sync(context: Context, step: PlannedStep) -> Done:
+def _sync(context: Context, _step: PlannedStep) -> Done:
     postgres.sync_cluster(context.environment, context.host.programs.postgres, context.host.account)
     return Done()
 
@@ -84,7 +84,7 @@ def _reload(context: Context, step: PlannedStep) -> Done:
     return Done(f"generation {context.facts.proxy_generation}", undo)
 
 
-def _migrate(context: Context, step: PlannedStep) -> Done:
+def _migrate(context: Context, _step: PlannedStep) -> Done:
     _, context.schema = gates.migrate(context)
     return Done(f"at revision {context.schema}")
 
@@ -94,7 +94,7 @@ def _stop(context: Context, step: PlannedStep) -> Done:
     return Done()
 
 
-def _activate(context: Context, step: PlannedStep) -> Done:
+def _activate(context: Context, _step: PlannedStep) -> Done:
     facts, paths = context.facts, context.environment.paths
     release = Release(
         id=facts.release_id,
@@ -110,7 +110,7 @@ def _activate(context: Context, step: PlannedStep) -> Done:
     return Done()
 
 
-def _verify(context: Context, step: PlannedStep) -> Done:
+def _verify(context: Context, _step: PlannedStep) -> Done:
     return Done(gates.verify(context))
 
 
@@ -123,7 +123,8 @@ def _wait(context: Context, unit: Unit) -> str:
         return f"PostgreSQL {context.host.programs.postgres.version} on 127.0.0.1:{environment.postgres_port}"
     if unit.kind == "redis":
         store.wait_until_it_answers(environment, secrets, give_up=context.watch(unit.name))
-        return f"{context.host.programs.store.name} {context.host.programs.store.version} on 127.0.0.1:{environment.redis_port}"
+        program = context.host.programs.store
+        return f"{program.name} {program.version} on 127.0.0.1:{environment.redis_port}"
     if unit.kind == "backend":
         gates.wait_for_backend(context, unit)
         return f"ready on 127.0.0.1:{unit.ports[0]}"

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from mistudio_server.api.base import BASE
 from mistudio_server.api.dependencies import CanRead, CanWrite, PathId, StudioPart
 from mistudio_server.api.openapi import problems
 from mistudio_server.api.pagination import PageQuery, encode_cursor
@@ -13,7 +14,7 @@ from mistudio_server.api.schemas.trainings import MetricOut, MetricPage, Trainin
 from mistudio_server.services import training_metrics, trainings
 from mistudio_server.statuses import TrainingStatus
 
-router = APIRouter(prefix="/trainings", tags=["trainings"])
+router = APIRouter(prefix=f"{BASE}/trainings", tags=["trainings"])
 _MAX_STEP = 2**31 - 1
 _MAX_LAYER = 2**15 - 1
 
