@@ -8,7 +8,6 @@ from mistudio_server.services.health import CheckFailedError
 from mistudio_server.settings import Settings
 
 
-
 async def check_worker(settings: Settings, limit: float) -> str:
     """Send ``mistudio.maintenance.ping`` and return who answered it, within ``limit`` seconds."""
     answer = await asyncio.to_thread(_ping, settings, limit * 0.95)

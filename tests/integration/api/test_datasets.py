@@ -40,9 +40,7 @@ async def test_a_missing_path_is_refused(client: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("folder", [".incoming", ".trash"])
-async def test_working_folders_cannot_be_registered(
-    client: httpx.AsyncClient, settings: Settings, folder: str
-) -> None:
+async def test_working_folders_cannot_be_registered(client: httpx.AsyncClient, settings: Settings, folder: str) -> None:
     (settings.data_dir / folder).mkdir()
     (settings.data_dir / folder / "a.txt").write_text("a\n")
     body = {"name": "x", "path": f"{folder}/a.txt"}

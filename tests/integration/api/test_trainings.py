@@ -56,9 +56,7 @@ async def test_hyperparameters_out_of_range(
     client: httpx.AsyncClient, dataset: dict[str, Any], field: str, value: Any
 ) -> None:
     body = {"dataset_id": dataset["id"], "hyperparameters": {**SMALL, field: value}}
-    response = await client.post(
-        "/trainings", content=json.dumps(body), headers={"content-type": "application/json"}
-    )
+    response = await client.post("/trainings", content=json.dumps(body), headers={"content-type": "application/json"})
     problem = expect_problem(response, 422, "invalid_input")
     assert any("hyperparameters" in error["field"] for error in problem["errors"])
     assert expect(await client.get("/trainings"), 200)["items"] == []
@@ -260,9 +258,7 @@ async def test_metrics(client: httpx.AsyncClient, training: dict[str, Any], data
         {"layer_idx": 2**15},
     ],
 )
-async def test_windows_out_of_range(
-    client: httpx.AsyncClient, training: dict[str, Any], query: dict[str, Any]
-) -> None:
+async def test_windows_out_of_range(client: httpx.AsyncClient, training: dict[str, Any], query: dict[str, Any]) -> None:
     response = await client.get(f"/trainings/{training['id']}/metrics", params=query)
     assert expect_problem(response, 422, "invalid_input")["errors"][0]["field"].startswith("query.")
 
