@@ -1,7 +1,8 @@
 """A training process without torch: it speaks the protocol, counts steps, and misbehaves as told.
 
 Run as ``python -m tests.support.fake_child FOLDER``. ``FOLDER/plan.json`` says how: ``steps_per_second``, ``die_at``
-(SIGKILL to itself at that step, each time), ``die_once_at``, ``fail_at``, ``garbage``, ``deaf`` (ignores commands), ``silent_exit``.
+(SIGKILL to itself at that step, each time), ``die_once_at``, ``fail_at``, ``garbage``, ``deaf`` (ignores commands),
+``silent_exit``.
 ``FOLDER/starts`` gets a line ``pid resumed_step`` per start. Losses are a function of the step, so that an interrupted
 run can be compared with a whole one.
 """

@@ -18,9 +18,8 @@ from mistudio_server.workers.tasks import register_tasks
 
 
 class Runtime:
-    running = ["tr_1"]
-
     def __init__(self) -> None:
+        self.running = ["tr_1"]
         self.wakened = 0
 
     def wake(self) -> None:
