@@ -74,7 +74,7 @@ def test_migrate_to_nowhere(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("migrate",), ("token", "list"), ("token", "create", "--name", "x")], ids=lambda a: " ".join(a)
+    "arguments", [("migrate",), ("token", "list"), ("token", "create", "--name", "x")], ids=" ".join
 )
 def test_no_database(settings: Settings, arguments: tuple[str, ...]) -> None:
     url = make_url(settings.database_url.get_secret_value()).set(port=free_port())

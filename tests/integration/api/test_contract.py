@@ -5,6 +5,7 @@ import re
 import threading
 import time
 from dataclasses import dataclass, field
+from typing import Self
 
 import pytest
 import schemathesis
@@ -59,7 +60,7 @@ class ThreadedServer:
         self.url = f"http://127.0.0.1:{config.port}"
         self._thread = threading.Thread(target=self.server.run, daemon=True)
 
-    def __enter__(self) -> "ThreadedServer":
+    def __enter__(self) -> Self:
         self._thread.start()
         deadline = time.monotonic() + 10
         while not self.server.started:

@@ -1,8 +1,9 @@
-"""The process itself, as a supervisor runs it: ready soon, SIGTERM ends it in time, its logs are JSON, it stays small."""
+"""The process itself, as a supervisor runs it: ready soon, SIGTERM ends it in time, its logs are JSON, it is small."""
 
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -103,13 +104,10 @@ def test_serves_both_listeners_and_ends_on_sigterm(backend: Backend) -> None:
     assert [(line["path"], line["status"]) for line in access] == [("/metrics", 404), ("/api/v1/trainings", 200)]
     assert access[0]["request_id"].startswith("req_")
     assert access[0]["duration_ms"] > 0
-    assert logs[-1]["event"] or True
     assert TOKEN not in backend.output.read_text()
 
 
 def test_a_client_that_never_ends_its_request_does_not_hold_it_up(backend: Backend) -> None:
-    import socket
-
     with socket.create_connection(("127.0.0.1", backend.port)) as slow:
         slow.sendall(b"POST /api/v1/datasets HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n")
         slow.sendall(b"Content-Length: 100\r\n\r\n{")
