@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import save, save_file
 
 from mistudio_server.realtime.testing import RecordingPublisher
+from mistudio_server.services.removal import removed_with
 from mistudio_server.settings import Settings
 from tests.integration.api.conftest import SMALL, MakeShards, expect, expect_problem
 
@@ -267,13 +268,15 @@ async def test_an_upload_larger_than_the_disk_is_refused(client: httpx.AsyncClie
 
 
 async def test_removal_is_undone_when_the_commit_fails(tmp_path: Path) -> None:
-    from mistudio_server.services.removal import removed_with
-
     folder = tmp_path / "datasets" / "d"
     folder.mkdir(parents=True)
     (folder / "a").write_text("a")
-    with pytest.raises(RuntimeError):
+
+    async def fail_to_commit() -> None:
         async with removed_with(tmp_path, folder):
             assert not folder.exists()
             raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await fail_to_commit()
     assert (folder / "a").read_text() == "a"

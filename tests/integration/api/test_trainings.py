@@ -9,13 +9,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 import httpx
+import numpy as np
+import psycopg
 import pytest
 from fastapi import FastAPI
+from safetensors.numpy import save_file
 from sqlalchemy import select, text, update
 
 from mistudio_server.app import create_app
 from mistudio_server.db.engine import Database
 from mistudio_server.db.models import Checkpoint, Dataset, Training, TrainingMetric, TrainingMetricArchive
+from mistudio_server.realtime.redis_publisher import RedisPublisher
 from mistudio_server.realtime.testing import RecordingPublisher
 from mistudio_server.settings import Settings
 from mistudio_server.statuses import TrainingStatus
@@ -315,16 +319,11 @@ async def test_a_checkpoint_that_retention_removed(
 
 
 async def test_a_dead_redis_does_not_stop_a_training_from_being_queued(settings: Settings, app: FastAPI) -> None:
-    from mistudio_server.realtime.redis_publisher import RedisPublisher
-
     dead = settings.model_copy(update={"redis_url": _nowhere(settings), "redis_ws_url": _nowhere(settings)})
     other = create_app(dead, jobs=RecordingQueue(), publisher=RedisPublisher(dead), torch_installed=lambda: True)
     folder = settings.data_dir / "acts"
     folder.mkdir()
-    from numpy import float32, zeros
-    from safetensors.numpy import save_file
-
-    save_file({"activations": zeros((50, 8), dtype=float32)}, folder / "s.safetensors")
+    save_file({"activations": np.zeros((50, 8), dtype=np.float32)}, folder / "s.safetensors")
     async with other.router.lifespan_context(other):
         transport = httpx.ASGITransport(other)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost/api/v1") as client:
@@ -344,8 +343,6 @@ def _nowhere(settings: Settings) -> Any:
 async def test_the_database_going_away_is_a_503(
     client: httpx.AsyncClient, training: dict[str, Any], postgres_admin: str, database: Database
 ) -> None:
-    import psycopg
-
     async with database.read() as session:
         name = await session.scalar(text("SELECT current_database()"))
     await database.close()
