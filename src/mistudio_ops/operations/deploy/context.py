@@ -41,6 +41,11 @@ class Context:
     sleep: Callable[[float], None] = time.sleep
     schema: str | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
+    undos: list[tuple[str, Callable[[], None]]] = field(default_factory=list)
+
+    def can_undo(self, what: str, undo: Callable[[], None]) -> None:
+        """Keep how to take ``what`` back, before it is begun: what fails halfway must be taken back too."""
+        self.undos.append((what, undo))
 
     def unit(self, name: str) -> Unit:
         """Return the wanted unit of that name."""
