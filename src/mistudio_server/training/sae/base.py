@@ -59,8 +59,12 @@ class SparseAutoencoder(nn.Module, ABC):
         return 1.0
 
     def pre_activations(self, x: Tensor) -> Tensor:
-        """Return ``(x - b_dec) W_enc + b_enc``, shape [B, F]."""
-        return torch.addmm(self.b_enc, x - self.b_dec, self.W_enc)
+        """Return ``(x - b_dec) W_enc + b_enc``, shape [B, F].
+
+        ``b_dec W_enc`` is taken alone: as part of ``x - b_dec`` its gradient would cost a product of the size of
+        the encoder's, one of six.
+        """
+        return torch.addmm(self.b_enc - self.b_dec @ self.W_enc, x, self.W_enc)
 
     @abstractmethod
     def activate(self, pre: Tensor) -> Tensor:
