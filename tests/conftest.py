@@ -1,4 +1,4 @@
-"""Fixtures that every suite shares. The controller starts one PostgreSQL and one store; each test gets its own database."""
+"""Fixtures that every suite shares. The controller starts one PostgreSQL and one store; each test has a database."""
 
 import os
 import secrets

@@ -65,3 +65,10 @@ class PreconditionError(OpsError):
 
     code = "precondition"
     exit_code = ExitCode.PRECONDITION
+
+
+class PreviousServesError(OpsError):
+    """A deploy failed, and the release before it goes on serving."""
+
+    code = "previous_serves"
+    exit_code = ExitCode.PREVIOUS_SERVES

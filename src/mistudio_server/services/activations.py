@@ -56,6 +56,7 @@ async def request_extraction(studio: Studio, request: ExtractionRequest) -> Data
             text_dataset_id=text.id,
             extraction=request.parameters,
             progress=0.0,
+            request_id=current_request_id(),
         )
         session.add(row)
         await session.flush()

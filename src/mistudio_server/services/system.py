@@ -143,7 +143,7 @@ async def _messages(studio: Studio, names: list[str]) -> dict[str, int]:
     try:
         pipeline = client.pipeline(transaction=False)
         for name in names:
-            pipeline.llen(f"{studio.settings.redis_prefix}:{name}")
+            pipeline.llen(f"{studio.settings.redis_prefix}:celery:{name}")
         return dict(zip(names, await pipeline.execute(), strict=True))
     except (RedisError, OSError):
         return {}

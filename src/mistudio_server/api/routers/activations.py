@@ -2,12 +2,13 @@
 
 from fastapi import APIRouter
 
+from mistudio_server.api.base import BASE
 from mistudio_server.api.dependencies import CanWrite, StudioPart
 from mistudio_server.api.openapi import problems
 from mistudio_server.api.schemas.assets import ActivationsCreate, DatasetOut
 from mistudio_server.services.activations import ExtractionRequest, request_extraction
 
-router = APIRouter(prefix="/activations", tags=["activations"])
+router = APIRouter(prefix=f"{BASE}/activations", tags=["activations"])
 
 
 @router.post("", status_code=202, dependencies=[CanWrite], responses=problems(404, 409))

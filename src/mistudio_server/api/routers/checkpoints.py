@@ -3,14 +3,16 @@
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from fastapi.responses import FileResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 
+from mistudio_server.api.base import BASE
 from mistudio_server.api.dependencies import CanRead, PathId, StudioPart
 from mistudio_server.api.openapi import Responses, problems
+from mistudio_server.api.ranged_file import RangedFile
 from mistudio_server.api.schemas.trainings import CheckpointOut, CheckpointPage
 from mistudio_server.services import checkpoint_files, trainings
 
-router = APIRouter(prefix="/trainings/{training_id}/checkpoints", tags=["trainings"])
+router = APIRouter(prefix=BASE + "/trainings/{training_id}/checkpoints", tags=["trainings"])
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _DOWNLOADS: Responses = {
     200: {
@@ -60,7 +62,7 @@ async def download_checkpoint(
     if file is not None:
         path = checkpoint_files.single(studio.data_dir, row, file)
         kind = "application/json" if file.endswith(".json") else "application/octet-stream"
-        return FileResponse(path, media_type=kind, filename=f"{name}-{file}", headers=headers)
+        return RangedFile(path, media_type=kind, filename=f"{name}-{file}", headers=headers)
     archive = checkpoint_files.archive(studio.data_dir, row, name)
     headers |= {"Content-Length": str(archive.size), "Content-Disposition": f'attachment; filename="{name}.tar"'}
     return StreamingResponse(archive.chunks(), media_type="application/x-tar", headers=headers)

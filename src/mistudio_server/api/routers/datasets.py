@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
+from mistudio_server.api.base import BASE
 from mistudio_server.api.dependencies import CanRead, CanWrite, PathId, StudioPart
 from mistudio_server.api.openapi import problems
 from mistudio_server.api.pagination import PageQuery, encode_cursor
@@ -14,7 +15,7 @@ from mistudio_server.api.uploads import multipart_body, upload_of
 from mistudio_server.services import datasets
 from mistudio_server.statuses import AssetStatus, DatasetKind
 
-router = APIRouter(prefix="/datasets", tags=["datasets"])
+router = APIRouter(prefix=f"{BASE}/datasets", tags=["datasets"])
 
 
 @router.get("", dependencies=[CanRead], responses=problems())

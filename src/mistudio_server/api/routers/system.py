@@ -2,12 +2,13 @@
 
 from fastapi import APIRouter
 
+from mistudio_server.api.base import BASE
 from mistudio_server.api.dependencies import CanRead, StudioPart
 from mistudio_server.api.openapi import problems
 from mistudio_server.api.schemas.system import GpuList, GpuOut, HostOut, QueueList, QueueOut, VersionOut
 from mistudio_server.services import system
 
-router = APIRouter(prefix="/system", tags=["system"], dependencies=[CanRead])
+router = APIRouter(prefix=f"{BASE}/system", tags=["system"], dependencies=[CanRead])
 
 
 @router.get("/host", responses=problems())

@@ -4,12 +4,13 @@ from datetime import timedelta
 
 from fastapi import APIRouter
 
+from mistudio_server.api.base import BASE
 from mistudio_server.api.dependencies import CanAdmin, PathId, StudioPart
 from mistudio_server.api.openapi import problems
 from mistudio_server.api.schemas.system import TokenCreate, TokenCreated, TokenList, TokenOut
 from mistudio_server.services import tokens
 
-router = APIRouter(prefix="/tokens", tags=["tokens"], dependencies=[CanAdmin])
+router = APIRouter(prefix=f"{BASE}/tokens", tags=["tokens"], dependencies=[CanAdmin])
 
 
 @router.get("", responses=problems())

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from mistudio_server.api.base import BASE
 from mistudio_server.api.dependencies import CanRead, CanWrite, PathId, StudioPart
 from mistudio_server.api.openapi import problems
 from mistudio_server.api.pagination import PageQuery, encode_cursor
@@ -13,7 +14,7 @@ from mistudio_server.api.schemas.trainings import MetricOut, MetricPage, Trainin
 from mistudio_server.services import training_metrics, trainings
 from mistudio_server.statuses import TrainingStatus
 
-router = APIRouter(prefix="/trainings", tags=["trainings"])
+router = APIRouter(prefix=f"{BASE}/trainings", tags=["trainings"])
 _MAX_STEP = 2**31 - 1
 _MAX_LAYER = 2**15 - 1
 
@@ -78,7 +79,7 @@ async def list_training_metrics(
     start_step: Annotated[int | None, Query(ge=0, le=_MAX_STEP, description="From this step on.")] = None,
     end_step: Annotated[int | None, Query(ge=0, le=_MAX_STEP, description="Up to and including this step.")] = None,
     since: Annotated[
-        int | None, Query(ge=0, le=_MAX_STEP, description="Last step that you have: only those after it.")
+        int | None, Query(ge=0, lt=_MAX_STEP, description="Last step that you have: only those after it.")
     ] = None,
     max_points: Annotated[
         int, Query(ge=4, le=20_000, description="Thinned to so many; first, last and extremes of the loss stay.")

@@ -17,7 +17,7 @@ def _without_nul(value: str) -> str:
 Id = Annotated[str, Field(pattern=ID_PATTERN, examples=["dst_0192f0c1a2b3c4d5e6f70819"])]
 Name = Annotated[
     str,
-    StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*\S[^\x00-\x1f\x7f]*$"),
+    StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*$"),
     Field(description="Unique within its kind; no control characters.", examples=["pile-layer-6"]),
 ]
 Description = Annotated[str, StringConstraints(max_length=4000, pattern=r"^[^\x00]*$"), AfterValidator(_without_nul)]

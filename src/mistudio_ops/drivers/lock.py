@@ -1,0 +1,56 @@
+"""One operation at a time on an environment: a lock that the kernel releases when its holder dies."""
+
+import fcntl
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mistudio_ops.errors import LockedError
+
+
+@contextmanager
+def exclusive(
+    path: Path,
+    command: str,
+    *,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> Iterator[None]:
+    """Hold the lock file at ``path`` (never unlinked) and write into it who we are.
+
+    Raises:
+        LockedError: another process holds it; the message names its pid, command and since when.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _held(path) from None
+        holder = {"pid": os.getpid(), "since": now().isoformat(timespec="seconds"), "command": command}
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+        yield
+        os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
+
+
+def command_line() -> str:
+    """Return our own command line, for the lock's holder note."""
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def _held(path: Path) -> LockedError:
+    try:
+        holder = json.loads(path.read_text())
+        who = f"process {holder['pid']} ({holder['command']}), since {holder['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        who = "another process"
+    return LockedError(
+        f"{who}, works on this environment",
+        hint="wait for it to end; the lock goes with its process, so there is nothing to remove by hand",
+    )

@@ -1,0 +1,76 @@
+"""What the steps of a deploy work with."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from mistudio_ops.domain.environment import Environment
+from mistudio_ops.domain.plan import Facts
+from mistudio_ops.domain.secret_values import SecretValues
+from mistudio_ops.domain.units import Unit
+from mistudio_ops.engines.base import Engine
+from mistudio_ops.engines.host import Host
+from mistudio_ops.errors import OpsError
+
+#: A unit that ended this often while we wait for it will not become ready.
+MAX_ENDS = 3
+UNIT_SECONDS = 60.0
+LOG_LINES = 25
+
+
+class CancelledError(OpsError):
+    """Another step failed, or the deploy was interrupted."""
+
+    code = "cancelled"
+
+
+@dataclass(slots=True)
+class Context:
+    """Shared by the steps of one deploy, which may run in several threads. ``schema`` is set by the migration."""
+
+    environment: Environment
+    host: Host
+    secrets: SecretValues
+    facts: Facts
+    proxy_config: str
+    engine: Engine
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    schema: str | None = None
+    cancelled: threading.Event = field(default_factory=threading.Event)
+
+    def unit(self, name: str) -> Unit:
+        """Return the wanted unit of that name."""
+        unit = self.facts.wanted.get(name)
+        if unit is None:
+            raise OpsError(f"there is no unit {name}")
+        return unit
+
+    def watch(self, unit: str, *, seconds: float = UNIT_SECONDS) -> Callable[[], None]:
+        """Return a function to call while waiting for ``unit``: it raises when waiting makes no sense any more."""
+        deadline = self.clock() + seconds
+        pids: set[int] = set()
+
+        def give_up() -> None:
+            if self.cancelled.is_set():
+                raise CancelledError(f"stopped waiting for {unit}")
+            state = self.engine.states().get(unit)
+            if state is not None and state.pid is not None:
+                pids.add(state.pid)
+            if len(pids) > MAX_ENDS or (state is not None and state.state == "FATAL"):
+                raise self.failure(unit, f"{unit} ends right after it starts")
+            if self.clock() > deadline:
+                raise self.failure(unit, f"{unit} is not ready after {seconds:.0f} s")
+
+        return give_up
+
+    def failure(self, unit: str, what: str) -> OpsError:
+        """Return the error about a unit, with the end of its log."""
+        lines = self.engine.log(unit, LOG_LINES)
+        text = "\n".join(f"    {line}" for line in lines) or "    (it wrote nothing)"
+        return OpsError(
+            f"{what}; the end of its log:\n{text}",
+            hint=f"mistudio-ops logs {unit} -n 200 -e {self.environment.name}; "
+            f"then run mistudio-ops deploy {self.environment.name} again",
+        )

@@ -1,0 +1,45 @@
+"""Waiting for an environment to become healthy, and watching one."""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from mistudio_ops.domain.check import HealthReport, merge
+from mistudio_ops.operations.health.facts import Facts
+from mistudio_ops.operations.health.run import check_health
+from mistudio_ops.presentation.reporter import Reporter
+
+PAUSE_SECONDS = 0.5
+#: A pass older than this is looked at again before the environment is called healthy.
+STALE_SECONDS = 10.0
+
+
+def wait_until_healthy(
+    facts: Facts,
+    reporter: Reporter,
+    *,
+    seconds: float,
+    only: Iterable[str] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> HealthReport:
+    """Check until everything passes or ``seconds`` are over, and return the last report.
+
+    Only what failed is checked again, so that waiting does not itself load a small machine.
+    """
+    begun = clock()
+    names = None if only is None else tuple(only)
+    with reporter.step(f"wait until {facts.environment.name} is healthy", total=seconds) as step:
+        report = check_health(facts, only=names, clock=clock)
+        passed_since, shown = clock(), 0.0
+        while not report.healthy and clock() - begun < seconds:
+            step.detail(", ".join(check.name for check in report.failed))
+            sleep(min(PAUSE_SECONDS, max(0.0, seconds - (clock() - begun))))
+            step.advance(min(clock() - begun, seconds) - shown)
+            shown = min(clock() - begun, seconds)
+            again = check_health(facts, only=[check.name for check in report.failed], clock=clock)
+            report = replace(report, checks=merge(report.checks, again.checks), took_ms=again.took_ms)
+            if report.healthy and clock() - passed_since > STALE_SECONDS:
+                report, passed_since = check_health(facts, only=names, clock=clock), clock()
+        step.detail("" if report.healthy else f"still failing: {', '.join(check.name for check in report.failed)}")
+    return report

@@ -1,0 +1,3 @@
+"""Where the versioned API begins."""
+
+BASE = "/api/v1"

@@ -1,0 +1,1 @@
+"""A real language model, real text and a TopK autoencoder, through the API only: ``make demo`` and a test."""
