@@ -23,12 +23,12 @@ def garbled(path: Path) -> bool:
 
 async def test_keeps_its_schedule_where_it_is_told_and_is_small(worker_settings: Settings, folder: Path) -> None:
     with WorkerProcess(worker_settings, folder, BEAT) as beat:
-        await until(lambda: any((folder / "beat").glob("schedule*")), 15)
+        await until(lambda: any((folder / "beat").glob("schedule*")), 60)
         await asyncio.sleep(0.5)
         status = Path(f"/proc/{beat.process.pid}/status").read_text()
         began = time.monotonic()
         assert await beat.end() == 0
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 10
     resident = int(status.partition("VmRSS:")[2].split()[0]) / 1024
     assert resident < 70, f"{resident:.0f} MB"
 
@@ -45,6 +45,6 @@ async def test_a_garbled_schedule_file_is_replaced(worker_settings: Settings, fo
     (folder / "beat").mkdir()
     (folder / "beat/schedule").write_bytes(b"\x00garbage" * 100)
     with WorkerProcess(worker_settings, folder, BEAT) as beat:
-        await until(lambda: not garbled(folder / "beat/schedule"), 15)
+        await until(lambda: not garbled(folder / "beat/schedule"), 60)
         assert beat.process.poll() is None
         assert await beat.end() == 0
