@@ -97,7 +97,7 @@ async def wait_for(
     run_id: str,
     condition: Callable[[dict[str, Any]], bool],
     table: str = "trainings",
-    seconds: float = 20,
+    seconds: float = 60,
 ) -> dict[str, Any]:
     """Wait until the row is as ``condition`` wants it, and return it."""
     found: dict[str, Any] = {}

@@ -12,7 +12,7 @@ import uvicorn
 Received = tuple[str, dict[str, Any]]
 
 
-async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 30) -> None:
     """Wait for ``condition()``; TimeoutError after ``seconds``."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - what we wait for has no event to set
@@ -58,13 +58,13 @@ class SocketClient:
 
     async def call(self, event: str, data: Any) -> Any:
         """Emit and return the acknowledgement."""
-        return await self.sio.call(event, data, timeout=5)
+        return await self.sio.call(event, data, timeout=20)
 
     async def subscribe(self, channel: str) -> None:
         """Subscribe and insist on it."""
         assert await self.call("subscribe", {"channel": channel}) == {"ok": True, "channel": channel}
 
-    async def next(self, seconds: float = 5) -> Received:
+    async def next(self, seconds: float = 20) -> Received:
         """Return the next event heard."""
         return await asyncio.wait_for(self.received.get(), seconds)
 

@@ -12,6 +12,7 @@ from mistudio_server.settings import Settings
 from mistudio_server.workers.app import create_celery
 from mistudio_server.workers.names import MAINTENANCE, PING
 
+
 async def check_worker(settings: Settings, limit: float) -> str:
     """Send ``mistudio.maintenance.ping`` and return who answered it, within ``limit`` seconds."""
     answer = await asyncio.to_thread(_ping, settings, limit * 0.9)

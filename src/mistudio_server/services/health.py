@@ -21,6 +21,7 @@ from mistudio_server.settings import Settings
 TIMEOUT_SECONDS = 2.0
 PARTITION_MONTHS_AHEAD = 2
 MIN_FREE_BYTES = 512 << 20
+_LISTENER_GRACE_SECONDS = 1.0
 _ASSIGNMENT = re.compile(r"^(revision|down_revision)\b[^=]*=\s*(?:[\"']([^\"']+)[\"']|None)", re.MULTILINE)
 
 
@@ -130,6 +131,19 @@ async def _ping(name: str, url: SecretStr) -> None:
         raise CheckFailedError(f"{name}: {_short(error)}", f"see whether Redis runs where {name} points") from error
     finally:
         await client.aclose()
+
+
+async def check_realtime(listening: Callable[[], bool]) -> str:
+    """See whether events of other instances and of workers arrive here; a hub that has just started gets a second."""
+    deadline = time.monotonic() + _LISTENER_GRACE_SECONDS
+    while not listening():
+        if time.monotonic() > deadline:
+            raise CheckFailedError(
+                "this instance does not listen on REDIS_WS_URL, so its clients get no events",
+                "it tries again every second: see whether Redis runs there",
+            )
+        await asyncio.sleep(0.02)
+    return "subscribed to REDIS_WS_URL"
 
 
 async def check_disk(data_dir: Path) -> str:

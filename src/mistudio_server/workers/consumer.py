@@ -20,6 +20,8 @@ _LONGEST_SECONDS = 1.0
 class PatientConsumer(Consumer):  # type: ignore[misc]  # celery has no types
     """Reconnects at least once a second, for ever, and logs once per outage."""
 
+    loop: Any
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._outage = Outage("celery broker")
         super().__init__(*args, **kwargs)

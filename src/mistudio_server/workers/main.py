@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from celery import Celery
@@ -17,9 +17,10 @@ from mistudio_server.settings import Settings
 from mistudio_server.workers.app import create_celery
 from mistudio_server.workers.beat import SCHEDULE
 from mistudio_server.workers.names import JOB_KINDS, QUEUES
-from mistudio_server.workers.supervisor import CHILD_ARGV, Supervisor
-from mistudio_server.workers.tasks import register_tasks
-from mistudio_server.workers.timing import Timing
+
+if TYPE_CHECKING:  # beat stays half the size without what a supervisor needs
+    from mistudio_server.workers.supervisor import Supervisor
+    from mistudio_server.workers.timing import Timing
 
 #: Tasks are short. Two threads answer pings while maintenance, which may wait for a lock, has the others.
 _THREADS = 4
@@ -30,14 +31,17 @@ def run_worker(
     settings: Settings,
     queues: Sequence[str] = QUEUES,
     *,
-    child_argv: Sequence[str] = CHILD_ARGV,
-    timing: Timing | None = None,
+    child_argv: Sequence[str] | None = None,
+    timing: "Timing | None" = None,
 ) -> int:
     """Run a worker until SIGTERM or SIGINT and return its exit code.
 
     On SIGTERM it takes nothing more, its children checkpoint and end, their runs go back to the queue, and it is gone
-    within 30 s. Redis may be away at any time, from the start too.
+    within 30 s. Redis may be away at any time, from the start too. ``child_argv`` is the program of a job's process.
     """
+    from mistudio_server.workers.supervisor import Supervisor  # noqa: PLC0415 - not for beat
+    from mistudio_server.workers.tasks import register_tasks  # noqa: PLC0415 - not for beat
+
     _quieten_celery()
     kinds = [kind for kind in JOB_KINDS if kind in queues]
     supervisor = Supervisor(settings, kinds, child_argv=child_argv, timing=timing)
@@ -99,7 +103,7 @@ def _quieten_celery() -> None:
 class _Owner(threading.Thread):
     """The thread of the supervisor. When it fails, the process ends, so that whoever started it starts another."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
+    def __init__(self, supervisor: "Supervisor") -> None:
         super().__init__(name="supervisor", daemon=True)
         self._log = structlog.stdlib.get_logger(__name__)
         self._supervisor = supervisor

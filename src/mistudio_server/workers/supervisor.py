@@ -54,13 +54,13 @@ class Supervisor:
         settings: Settings,
         kinds: Sequence[JobKind],
         *,
-        child_argv: Sequence[str] = CHILD_ARGV,
+        child_argv: Sequence[str] | None = None,
         timing: Timing | None = None,
     ) -> None:
         self._log = structlog.stdlib.get_logger(__name__)
         self._settings = settings
         self._kinds = list(kinds)
-        self._child_argv = tuple(child_argv)
+        self._child_argv = tuple(child_argv or CHILD_ARGV)
         self._timing = timing or timing_of(settings)
         self._data_dir = settings.data_dir.resolve()
         self._jobs: dict[str, asyncio.Task[None]] = {}

@@ -28,7 +28,7 @@ READY = "http://127.0.0.1/health/ready"
 async def test_healthy(client: httpx.AsyncClient) -> None:
     document = expect(await client.get(HEALTH), 200)
     assert document["status"] == "healthy"
-    assert set(document["checks"]) == {"database", "migrations", "partitions", "redis", "disk"}
+    assert set(document["checks"]) == {"database", "migrations", "partitions", "redis", "disk", "realtime"}
     assert all(check["ok"] and check["evidence"] for check in document["checks"].values())
 
 
@@ -64,9 +64,11 @@ async def test_redis_out(settings: Settings) -> None:
     nowhere = SecretStr(f"redis://:hunter2@127.0.0.1:{free_port()}/1")
     app = await _other(settings, redis_ws_url=nowhere)
     async with app.router.lifespan_context(app), httpx.AsyncClient(transport=httpx.ASGITransport(app)) as client:
-        found = await unwell(client, "redis")
-        assert "REDIS_WS_URL" in found["evidence"]
-        assert "hunter2" not in str(found)
+        response = await client.get(HEALTH)
+        checks = expect(response, 503)["checks"]
+        assert {name for name, check in checks.items() if not check["ok"]} == {"redis", "realtime"}
+        assert "REDIS_WS_URL" in checks["redis"]["evidence"]
+        assert "hunter2" not in response.text
         expect(await client.get(READY), 200)
 
 

@@ -39,7 +39,7 @@ pytestmark = pytest.mark.integration
 WHOLE = [(step, fake_child.loss_at(step)) for step in range(1, 61)]
 
 
-def ping(settings: Settings, seconds: float = 10) -> Any:
+def ping(settings: Settings, seconds: float = 30) -> Any:
     """Send a ping and return the answer."""
     app: Celery = create_celery(settings)
     try:
@@ -66,7 +66,7 @@ async def test_answers_pings_while_it_trains_and_leaves_in_order(
         rss = resident_mb(worker.process.pid)
         began = time.monotonic()
         assert await worker.end() == 0
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 15
     back = await row(database, "tr_1")
     assert (back["status"], back["attempts"]) == ("queued", 0)
     assert not alive(starts(folder)[0][0])
@@ -107,7 +107,7 @@ async def test_a_killed_worker_takes_its_child_along_and_its_successor_goes_on(
     began = time.monotonic()
     with WorkerProcess(worker_settings, folder):
         taken = await wait_for(database, "tr_1", lambda found: found["claim"] == 2)
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < 20
         assert taken["attempts"] == 1
         await wait_status(database, "tr_1", "completed")
     assert len({step for step, _ in await metrics(database)}) == 60
@@ -151,11 +151,11 @@ async def test_trains_without_redis_and_answers_soon_after_its_return(
             assert time.monotonic() - began < 3
             assert not queue.healthy
             store.start()
-            assert (await asyncio.to_thread(ping, settings, 5))["instance"] == "worker-1"
+            assert (await asyncio.to_thread(ping, settings, 15))["instance"] == "worker-1"
             store.kill()
             await wait_status(database, "tr_1", "completed")
             store.start()
-            assert (await asyncio.to_thread(ping, settings, 8))["running"] == []
+            assert (await asyncio.to_thread(ping, settings, 15))["running"] == []
             store.kill()
             assert await worker.end() == 0
         queue.close()

@@ -97,11 +97,12 @@ async def test_waits_when_nobody_takes_its_reports() -> None:
         f"    sys.stdout.write({METRIC!r} % n + chr(10)); sys.stdout.flush()\n    sys.stderr.write(f'{{n}}\\n')\n"
     )
     child = await start(code)
-    await asyncio.sleep(0.7)
-    before = child._last_lines[-1]
-    await asyncio.sleep(0.3)
-    assert child._last_lines[-1] == before, "it stands still"
-    assert int(before) < 20_000
+    reached = -1
+    async with asyncio.timeout(20):
+        while not child._last_lines or int(child._last_lines[-1]) != reached:  # until it stands still
+            reached = int(child._last_lines[-1]) if child._last_lines else -1
+            await asyncio.sleep(0.3)
+    assert 0 < reached < 20_000
     child.kill()
     await child.close()
 

@@ -1,6 +1,7 @@
 """Health: in detail, of the process alone (live), and of whether to send it requests (ready)."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
@@ -10,6 +11,7 @@ import mistudio_server
 from mistudio_server.api.dependencies import StudioPart
 from mistudio_server.api.openapi import Responses, problems
 from mistudio_server.api.schemas.system import CheckOut, HealthOut, StateOut
+from mistudio_server.realtime.hub import Hub
 from mistudio_server.services import health
 from mistudio_server.services.studio import Studio
 
@@ -34,9 +36,12 @@ class Drain:
     response_model=HealthOut,
     responses=_unwell(HealthOut, "Something is out; the same document."),
 )
-async def get_health(studio: StudioPart) -> JSONResponse:
+async def get_health(request: Request, studio: StudioPart) -> JSONResponse:
     """Check this instance and what it depends on; 503 when any check fails. Takes at most 2 s."""
-    found = await health.run_checks(health.probes(studio.settings, studio.database))
+    probes = health.probes(studio.settings, studio.database)
+    hub: Hub = request.app.state.hub
+    probes["realtime"] = partial(health.check_realtime, lambda: hub.healthy)
+    found = await health.run_checks(probes)
     ok = all(check.ok for check in found)
     body = HealthOut(
         status="healthy" if ok else "unhealthy",
