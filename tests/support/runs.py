@@ -139,6 +139,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "REDIS_WS_URL": settings.redis_ws_url.get_secret_value(),
         "REDIS_PREFIX": settings.redis_prefix,
         "DATA_DIR": str(settings.data_dir),
+        "LOG_LEVEL": settings.log_level,
         "MISTUDIO_INSTANCE": settings.mistudio_instance,
         "TRAINING_SLOTS": str(settings.training_slots),
         "TRAINING_HEARTBEAT_SECONDS": str(settings.training_heartbeat_seconds),
