@@ -46,10 +46,10 @@ def run() -> None:
     """Serve the API (HOST:PORT) and the internal listener (INTERNAL_HOST:INTERNAL_PORT) until SIGTERM."""
     import gc  # noqa: PLC0415
 
-    from mistudio_server.api.lean_imports import CONSOLE, SOCKET_CLIENTS, without  # noqa: PLC0415
+    from mistudio_server.api.lean_imports import CONSOLE, DEVELOPMENT, SOCKET_CLIENTS, without  # noqa: PLC0415
 
     gc.disable()  # imports make no garbage worth looking for: 0.1 s of CPU
-    with without(*SOCKET_CLIENTS, *CONSOLE):
+    with without(*SOCKET_CLIENTS, *CONSOLE, *DEVELOPMENT):
         settings = _settings("backend")
         from mistudio_server.api.serving import run as serve  # noqa: PLC0415
         from mistudio_server.app import create_app, create_internal_app  # noqa: PLC0415

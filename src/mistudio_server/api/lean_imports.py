@@ -9,8 +9,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-SOCKET_CLIENTS = ("aiohttp", "requests", "websocket", "valkey")
+SOCKET_CLIENTS = ("aiohttp", "requests", "websocket", "valkey", "kombu")
 CONSOLE = ("rich",)
+#: uvicorn's reloader.
+DEVELOPMENT = ("watchfiles",)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """SQL of datasets."""
 
-from sqlalchemy import ColumnElement, exists, or_, select, update
+from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from mistudio_server.db.engine import WriteSession
@@ -49,13 +49,3 @@ async def delete(session: WriteSession, dataset: Dataset) -> None:
     """Delete the row now, so that a foreign key complains before any file is touched."""
     await session.delete(dataset)
     await session.flush()
-
-
-async def touch(session: WriteSession, dataset_id: str, **values: str | None) -> None:
-    """Set columns of one dataset."""
-    await session.execute(update(Dataset).where(Dataset.id == dataset_id).values(**values))
-
-
-async def name_taken(session: AsyncSession, name: str) -> bool:
-    """Return True when a dataset has this name."""
-    return bool(await session.scalar(select(exists().where(Dataset.name == name))))

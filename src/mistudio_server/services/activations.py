@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy.exc import IntegrityError
+
 from mistudio_server.db.engine import WriteSession
 from mistudio_server.db.models import Dataset, Model
 from mistudio_server.errors import ConflictError, InvalidInputError, NotFoundError
@@ -38,31 +40,36 @@ async def request_extraction(studio: Studio, request: ExtractionRequest) -> Data
         InvalidInputError: no such layer, or the dataset is not text.
     """
     require_training(studio.torch_installed())
-    dataset_id = new_id("dst")
-    async with studio.database.write() as session:
-        model, text = await _sources(session, request)
-        _check(model, text, request.layer)
-        name = request.name or f"{model.name} layer {request.layer} on {text.name} ({dataset_id[-6:]})"
-        if await datasets.name_taken(session, name):
-            raise name_conflict("dataset", name)
-        row = Dataset(
-            id=dataset_id,
-            name=name,
-            kind=DatasetKind.ACTIVATIONS,
-            path=f"activations/{dataset_id}",
-            status=AssetStatus.QUEUED,
-            description=request.description,
-            model_id=model.id,
-            text_dataset_id=text.id,
-            extraction=request.parameters,
-            progress=0.0,
-            request_id=current_request_id(),
-        )
-        session.add(row)
-        await session.flush()
-        await session.refresh(row)
+    try:
+        async with studio.database.write() as session:
+            row = await _queue(session, request)
+    except IntegrityError as error:
+        raise name_conflict("dataset", str(request.name)) from error
     await studio.jobs.wake("extraction", current_request_id())
     await announcements.asset_status(studio.publisher, row)
+    return row
+
+
+async def _queue(session: WriteSession, request: ExtractionRequest) -> Dataset:
+    dataset_id = new_id("dst")
+    model, text = await _sources(session, request)
+    _check(model, text, request.layer)
+    row = Dataset(
+        id=dataset_id,
+        name=request.name or f"{model.name} layer {request.layer} on {text.name} ({dataset_id[-6:]})",
+        kind=DatasetKind.ACTIVATIONS,
+        path=f"activations/{dataset_id}",
+        status=AssetStatus.QUEUED,
+        description=request.description,
+        model_id=model.id,
+        text_dataset_id=text.id,
+        extraction=request.parameters,
+        progress=0.0,
+        request_id=current_request_id(),
+    )
+    session.add(row)
+    await session.flush()
+    await session.refresh(row)
     return row
 
 

@@ -64,7 +64,7 @@ async def host(studio: Studio) -> Host:
 
 
 def _host(data_dir: str) -> Host:
-    import psutil  # type: ignore[import-untyped]  # noqa: PLC0415
+    import psutil  # noqa: PLC0415
 
     memory, disk = psutil.virtual_memory(), shutil.disk_usage(data_dir)
     return Host(

@@ -8,11 +8,23 @@ import pytest
 
 from mistudio_server.api.lean_imports import without
 
-HEAVY = ("torch", "transformers", "alembic", "celery", "aiohttp", "requests", "rich", "docker", "numpy", "psutil")
+HEAVY = (
+    "torch",
+    "transformers",
+    "alembic",
+    "celery",
+    "aiohttp",
+    "requests",
+    "rich",
+    "docker",
+    "kombu",
+    "numpy",
+    "psutil",
+)
 SCRIPT = """
 import sys
-from mistudio_server.api.lean_imports import CONSOLE, SOCKET_CLIENTS, without
-with without(*CONSOLE, *SOCKET_CLIENTS):
+from mistudio_server.api.lean_imports import CONSOLE, DEVELOPMENT, SOCKET_CLIENTS, without
+with without(*SOCKET_CLIENTS, *CONSOLE, *DEVELOPMENT):
     import mistudio_server.cli, mistudio_server.app, mistudio_server.api.serving
 print(*(name for name in sys.argv[1:] if name in sys.modules))
 """
