@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from mistudio_ops.presentation.reporter import ErrorReport, Reporter
 
 PROGRAM = "mistudio-ops"
+#: The completion scripts set it to ask for completions.
+COMPLETE_VARIABLE = "_MISTUDIO_OPS_COMPLETE"
 ERROR_SCHEMA = "mistudio-ops/error/1"
 VERBS: Mapping[str, Verb] = {
     "deploy": Verb("mistudio_ops.cli.deploy", "Install, migrate, start and verify an environment."),
@@ -63,6 +65,10 @@ class RootGroup(LazyGroup):
     ) -> Any:
         """Run, report, and exit (``SystemExit``)."""
         del complete_var, standalone_mode, windows_expand_args
+        if COMPLETE_VARIABLE in os.environ:
+            from typer._completion_classes import completion_init
+
+            completion_init()
         argv = list(sys.argv[1:] if args is None else args)
         session = Session()
         run = super().main

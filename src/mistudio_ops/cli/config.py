@@ -47,3 +47,17 @@ def check(invocation: Invocation) -> None:
     for warning in checked.warnings:
         invocation.reporter.warning(warning)
     invocation.reporter.result(checked_result(checked))
+
+
+@verb(app, schema="mistudio-ops/config-render/1", codes=(ExitCode.OK, ExitCode.PRECONDITION), environment="option")
+def render(
+    invocation: Invocation, *, what: Annotated[Rendered, typer.Argument(help="env, nginx or supervisord.")]
+) -> None:
+    """Print a file that a deploy would make of an environment. Secrets are masked; nothing is written."""
+    from mistudio_ops.operations.config_render import render_configuration
+    from mistudio_ops.presentation.blocks import Raw
+    from mistudio_ops.presentation.reporter import Result
+
+    text = render_configuration(invocation.environment(), what.value)
+    data = {"what": what.value, "text": text}
+    invocation.reporter.result(Result("mistudio-ops/config-render/1", data, (Raw(text),)))

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Concatenate, Literal, ParamSpec, get_type_hin
 
 import typer
 
+from mistudio_ops.cli.complete import environment_names
 from mistudio_ops.cli.context import CommonOptions, Invocation, Session, one_environment
 from mistudio_ops.errors import ExitCode
 
@@ -30,8 +31,10 @@ MEANINGS: dict[ExitCode, str] = {
 }
 _ALWAYS = (ExitCode.USAGE, ExitCode.INTERRUPTED, ExitCode.TERMINATED)
 
-EnvArgument = Annotated[str | None, typer.Argument(metavar="ENV", help="Environment; default: MISTUDIO_ENV, or local.")]
-EnvOption = Annotated[str | None, typer.Option("-e", "--env", metavar="ENV", help="Environment; as the argument.")]
+_ENV_HELP = "Environment; default: MISTUDIO_ENV, or local."
+EnvArgument = Annotated[str | None, typer.Argument(metavar="ENV", help=_ENV_HELP, autocompletion=environment_names)]
+_ENV_OPTION = typer.Option("-e", "--env", metavar="ENV", help=_ENV_HELP, autocompletion=environment_names)
+EnvOption = Annotated[str | None, _ENV_OPTION]
 _CONFIG_HELP = "mistudio.toml to use; default: MISTUDIO_CONFIG, or the one here or above."
 ConfigOption = Annotated[Path | None, typer.Option("--config", metavar="FILE", help=_CONFIG_HELP)]
 _SET_HELP = "Set a key of the environment for this run, as in port=9000."

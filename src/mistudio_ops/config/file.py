@@ -64,28 +64,38 @@ def _parse(path: Path) -> dict[str, Any]:
 
 
 def _validate(path: Path, raw: dict[str, Any]) -> ConfigFile:
+    """Return the content, or raise with everything that is wrong in it."""
+    content, problems = None, []
     try:
         content = ConfigFile.model_validate(raw)
     except ValidationError as error:
-        problems = from_validation(error, lambda _: str(path), raw)
-        raise ConfigurationError(problems, hint=f"correct {path}; mistudio-ops init --print shows every key") from None
-    problems = [problem for name in content.environments for problem in _table_problems(path, name, content)]
-    if problems:
+        problems += from_validation(error, lambda _: str(path), raw)
+    for name, table in _tables(raw).items():
+        problems += _secrets_in_file(path, name, table)
+        problems += _server_problems(path, name, table.get("server"))
+    if content is None or problems:
         raise ConfigurationError(problems, hint=f"correct {path}; mistudio-ops init --print shows every key")
     return content
 
 
-def _table_problems(path: Path, name: str, content: ConfigFile) -> list[Problem]:
+def _tables(raw: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the environments of a file that may be wrong elsewhere."""
+    environments = raw.get("environments")
+    named = environments.items() if isinstance(environments, dict) else ()
+    return {name: table for name, table in named if isinstance(table, dict)}
+
+
+def _server_problems(path: Path, name: str, server: Any) -> list[Problem]:
+    if not isinstance(server, dict):
+        return []
+
     def where(key: str) -> tuple[str, str]:
         return str(path), f"environments.{name}.server.{key}"
 
-    table = content.environments[name]
-    in_file = _secrets_in_file(path, name, table.database_url, table.redis_url)
-    return [*in_file, *server_problems(table.server, where)]
+    return server_problems(server, where)
 
 
-def _secrets_in_file(path: Path, name: str, database_url: str | None, redis_url: str | None) -> list[Problem]:
-    urls = {"database_url": database_url, "redis_url": redis_url}
+def _secrets_in_file(path: Path, name: str, table: dict[str, Any]) -> list[Problem]:
     return [
         Problem(
             str(path),
@@ -93,6 +103,6 @@ def _secrets_in_file(path: Path, name: str, database_url: str | None, redis_url:
             None,
             f"a password does not belong in this file: leave it out and set MISTUDIO_{key.upper()} to the whole URL",
         )
-        for key, url in urls.items()
-        if url_passwords(url)
+        for key in ("database_url", "redis_url")
+        if isinstance(table.get(key), str) and url_passwords(table[key])
     ]

@@ -54,13 +54,14 @@ def _collisions(environments: Sequence[Environment], source: str) -> list[Proble
 
 
 def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
-    known = [f"MISTUDIO_{name.upper()}" for name in EnvironmentTable.model_fields if name != "server"]
+    keys = [name for name in EnvironmentTable.model_fields if name != "server"]
     warnings = []
     for variable in sorted(environ):
         if not variable.startswith("MISTUDIO_") or variable.startswith((SERVER_PREFIX, "MISTUDIO_TEST_")):
             continue
-        if variable not in known and variable not in OTHER_VARIABLES:
-            near = nearest(variable, [name.lower() for name in known])
-            meant = f"; did you mean {near.upper()}?" if near else ""
+        key = variable.removeprefix("MISTUDIO_").lower()
+        if key not in keys and variable not in OTHER_VARIABLES:
+            near = nearest(key, keys)
+            meant = f"; did you mean MISTUDIO_{near.upper()}?" if near else ""
             warnings.append(f"the variable {variable} means nothing to mistudio-ops{meant}")
     return warnings

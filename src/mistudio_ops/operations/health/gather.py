@@ -8,9 +8,9 @@ from mistudio_ops.domain.sizing import WORKER_CONNECTIONS
 from mistudio_ops.domain.variables import server_variables
 from mistudio_ops.drivers.secret_file import read_secrets
 from mistudio_ops.engines.nginx import local_url
-from mistudio_ops.engines.process import ProcessEngine
 from mistudio_ops.errors import OpsError
 from mistudio_ops.operations.health.facts import Facts, UnitFact
+from mistudio_ops.operations.status import status
 
 
 class NotDeployedError(OpsError):
@@ -50,5 +50,5 @@ def gather_facts(environment: Environment) -> Facts:
 
 
 def _units(environment: Environment) -> list[UnitFact]:
-    states = ProcessEngine(environment.paths).states().values()
-    return [UnitFact(one.name, one.state, one.running, getattr(one, "restarts", None)) for one in states]
+    units = status(environment, memory=lambda _: None).units
+    return [UnitFact(unit.name, unit.state, unit.state in {"RUNNING", "STARTING"}, unit.restarts) for unit in units]

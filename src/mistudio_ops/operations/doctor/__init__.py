@@ -1,0 +1,1 @@
+"""What this machine offers a deploy, and what it lacks."""
