@@ -1,6 +1,7 @@
 """The one place where errors become problem documents (RFC 9457, ``application/problem+json``)."""
 
 import math
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -20,6 +21,7 @@ MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:mistudio:problem:"
 RETRY_AFTER_SECONDS = "2"
 _ECHO_LIMIT = 200
+_PARAMETER = re.compile(r"\{[^}]+\}")
 _SECRET_WORDS = ("token", "password", "secret", "authorization", "cookie", "api_key")
 
 log = logger(__name__)
@@ -172,15 +174,28 @@ async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
     status = HTTPStatus(error.status_code)
     path = request.url.path
     headers = dict(error.headers or {})
-    details = {
-        HTTPStatus.NOT_FOUND: (f"There is nothing at {path}.", "GET /api/openapi.json lists every path."),
-        HTTPStatus.METHOD_NOT_ALLOWED: (
-            f"{request.method} is not possible at {path}.",
-            f"Use {headers.get('Allow') or headers.get('allow') or 'another method'}.",
-        ),
-    }
-    detail, hint = details.get(status, (str(error.detail), None))
+    detail, hint = str(error.detail), None
+    match status:
+        case HTTPStatus.BAD_REQUEST:  # FastAPI's answer to bytes that are not text
+            return problem_response(
+                request, InvalidInputError("The body cannot be read as JSON in UTF-8.", hint="Send a JSON document.")
+            )
+        case HTTPStatus.NOT_FOUND:
+            detail, hint = f"There is nothing at {path}.", "GET /api/openapi.json lists every path."
+        case HTTPStatus.METHOD_NOT_ALLOWED:
+            headers = {"Allow": _allowed(request)}
+            detail, hint = f"{request.method} is not possible at {path}.", f"Use {headers['Allow']}."
     return _response(path, status, status.name.lower(), status.phrase, detail, hint, [], headers)
+
+
+def _allowed(request: Request) -> str:
+    """Return every method of a path: the router only knows those of the first route that matches it."""
+    paths: dict[str, dict[str, Any]] = request.app.openapi()["paths"]
+    path = request.url.path
+    methods = paths.get(path) or next(
+        (found for template, found in paths.items() if re.fullmatch(_PARAMETER.sub("[^/]+", template), path)), {}
+    )
+    return ", ".join(sorted(method.upper() for method in methods)) or "GET"
 
 
 async def _database_error(request: Request, error: Exception) -> JSONResponse:

@@ -91,7 +91,7 @@ class Researcher:
         return body
 
     async def _upload_model(self, folder: Path) -> dict[str, Any]:
-        files = [("files", (name, (folder / name).read_bytes())) for name in MODEL_FILES if (folder / name).exists()]
+        files = [("file", (name, (folder / name).read_bytes())) for name in MODEL_FILES if (folder / name).exists()]
         return await self._post("/models/upload", data={"name": f"all-MiniLM-L6-v2 {self.suffix}"}, files=files)
 
     async def _upload_text(self, name: str, text: str) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """A training process without torch: it speaks the protocol, counts steps, and misbehaves as told.
 
 Run as ``python -m tests.support.fake_child FOLDER``. ``FOLDER/plan.json`` says how: ``steps_per_second``, ``die_at``
-(SIGKILL to itself after that step, each time), ``fail_at``, ``garbage``, ``deaf`` (ignores commands), ``silent_exit``.
+(SIGKILL to itself at that step, each time), ``die_once_at``, ``fail_at``, ``garbage``, ``deaf`` (ignores commands),
+``silent_exit``.
 ``FOLDER/starts`` gets a line ``pid resumed_step`` per start. Losses are a function of the step, so that an interrupted
 run can be compared with a whole one.
 """
@@ -89,6 +90,8 @@ class FakeChild:
     def misbehave(self, step: int) -> None:
         if step == self.plan.get("die_at"):
             print("the last words of a doomed process", file=sys.stderr, flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+        if step == self.plan.get("die_once_at") and (self.folder / "starts").read_text().count("\n") == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         if step == self.plan.get("silent_exit"):
             raise SystemExit(0)

@@ -8,8 +8,8 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.applications import Starlette
 
-from mistudio_server.app import create_app, create_internal_app
 from mistudio_server.settings import Settings
 
 #: Proxies are believed about the client's address only when they connect from this machine.
@@ -25,18 +25,16 @@ class _Server(uvicorn.Server):
         yield
 
 
-def run(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT; return the exit code."""
+def run(settings: Settings, app: FastAPI, internal: Starlette) -> int:
+    """Serve both applications until SIGTERM or SIGINT; return the exit code."""
     import uvloop  # noqa: PLC0415
 
-    return uvloop.run(_serve(settings))
+    return uvloop.run(_serve(settings, app, internal))
 
 
-async def _serve(settings: Settings) -> int:
-    app = create_app(settings)
+async def _serve(settings: Settings, app: FastAPI, internal: Starlette) -> int:
     servers = [_Server(_config(app, settings, settings.host, settings.port, lifespan="on"))]
     if settings.internal_port is not None:
-        internal = create_internal_app(app)
         servers.append(_Server(_config(internal, settings, settings.internal_host, settings.internal_port)))
     _stop_on_signals(app, servers)
     tasks = [asyncio.create_task(_one(server, servers)) for server in servers]

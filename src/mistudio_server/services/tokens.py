@@ -123,7 +123,7 @@ async def authenticate(database: Database, token: str) -> Principal:
     if row.last_used_at is None or now - row.last_used_at > _LAST_USED_RESOLUTION:
         async with database.write() as session:
             await repository.mark_used(session, row.id, now, _LAST_USED_RESOLUTION)
-    return Principal(row.id, row.name, _implied(row.scopes))
+    return Principal(row.id, row.name, implied(row.scopes))
 
 
 def missing_token() -> UnauthenticatedError:
@@ -131,6 +131,7 @@ def missing_token() -> UnauthenticatedError:
     return UnauthenticatedError("This request carries no bearer token.", hint=_HINT)
 
 
-def _implied(scopes: list[str]) -> frozenset[TokenScope]:
+def implied(scopes: list[str]) -> frozenset[TokenScope]:
+    """Return these scopes and those that they include; what is not a scope is passed over."""
     known = [TokenScope(scope) for scope in scopes if scope in set(TokenScope)]
     return frozenset().union(*(_INCLUDED[scope] for scope in known))

@@ -1,5 +1,6 @@
 """Shards of activations: one safetensors file with one float tensor of shape [n, d_model]. Needs numpy only."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -153,7 +154,8 @@ class ShardWriter:
         if kind is None:
             self.finish()
         elif self._open is not None:
-            self._open[0].close()
+            with suppress(OSError):  # what is still buffered may have no room either
+                self._open[0].close()
             self._temporary().unlink(missing_ok=True)
 
     def append(self, rows: Array) -> None:

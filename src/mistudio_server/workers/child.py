@@ -19,6 +19,7 @@ QUEUE_LENGTH = 1000
 _LINE_BYTES = 1 << 20
 _KEPT_LINES = 8
 _EXIT_SECONDS = 10.0
+_READ_OUT_SECONDS = 1.0
 #: The kernel's choice when memory runs out: the child rather than PostgreSQL or us. Raising it needs no privilege.
 _OOM_SCORE = "600"
 #: The child needs no access to PostgreSQL or Redis.
@@ -34,6 +35,7 @@ class Child:
         self._log = structlog.stdlib.get_logger(__name__).bind(child_pid=process.pid)
         self._process = process
         self._reports: asyncio.Queue[Report | None] = asyncio.Queue(queue_length)
+        self._listening = True
         self._last_lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._readers = [asyncio.create_task(self._read_reports()), asyncio.create_task(self._read_errors())]
         self.asked_to_finish: FinishReason | None = None
@@ -116,11 +118,19 @@ class Child:
             self._log.error("child_does_not_end", seconds=patience)
         finally:
             self.kill()
-            for reader in self._readers:
-                reader.cancel()
-        await self._process.wait()
-        await asyncio.gather(*self._readers, return_exceptions=True)
+            await self._process.wait()
+            await self._read_out()
         return "it did not end and was killed" if enforced else self._what_was_wrong()
+
+    async def _read_out(self) -> None:
+        """Read both pipes to their ends: the last words come last, and a pipe that is not read out stays open."""
+        self._listening = False
+        while not self._reports.empty():  # a reader may wait for room
+            self._reports.get_nowait()
+        _, stuck = await asyncio.wait(self._readers, timeout=_READ_OUT_SECONDS)
+        for reader in stuck:  # a grandchild holds the pipe
+            reader.cancel()
+        await asyncio.gather(*self._readers, return_exceptions=True)
 
     def _what_was_wrong(self) -> str | None:
         code = self._process.returncode
@@ -142,7 +152,7 @@ class Child:
         try:
             while line := await self._line(self._process.stdout):
                 report = self._parse(line)
-                if report is not None:
+                if report is not None and self._listening:
                     await self._reports.put(report)
         finally:
             with contextlib.suppress(asyncio.QueueFull):  # full: nobody listens any more

@@ -67,10 +67,10 @@ def register_tasks(app: Celery, settings: Settings, runtime: Runtime, *, pid: in
         made: list[str] = runtime.submit(runtime.premake_partitions).result(_MAINTENANCE_SECONDS)
         return made
 
-    app.task(name=RUN_NEXT)(run_next)
-    app.task(name=PING, ignore_result=False)(ping)
-    app.task(name=REAP_RUNS)(reap_runs)
-    app.task(name=PREMAKE_PARTITIONS)(premake_partitions)
+    app.task(name=RUN_NEXT, shared=False)(run_next)
+    app.task(name=PING, shared=False, ignore_result=False)(ping)
+    app.task(name=REAP_RUNS, shared=False)(reap_runs)
+    app.task(name=PREMAKE_PARTITIONS, shared=False)(premake_partitions)
     task_prerun.connect(_bind_request, weak=False, dispatch_uid="mistudio-request")
 
 

@@ -100,9 +100,7 @@ async def test_a_revoked_and_an_expired_token(client: httpx.AsyncClient, app: Fa
     assert "expired" in expect_problem(await client.get("/trainings", headers=mine), 401, "unauthenticated")["detail"]
 
 
-async def test_secrets_are_neither_kept_nor_listed(
-    client: httpx.AsyncClient, app: FastAPI, database: Database
-) -> None:
+async def test_secrets_are_neither_kept_nor_listed(client: httpx.AsyncClient, app: FastAPI, database: Database) -> None:
     headers = await bearer(app, TokenScope.ADMIN)
     made = expect(await client.post("/tokens", json={"name": "n", "scopes": ["read", "write"]}, headers=headers), 201)
     assert made["token"].startswith("mst_")

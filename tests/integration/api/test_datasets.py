@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import save, save_file
 
 from mistudio_server.realtime.testing import RecordingPublisher
+from mistudio_server.services.removal import removed_with
 from mistudio_server.settings import Settings
 from tests.integration.api.conftest import SMALL, MakeShards, expect, expect_problem
 
@@ -40,9 +41,7 @@ async def test_a_missing_path_is_refused(client: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("folder", [".incoming", ".trash"])
-async def test_working_folders_cannot_be_registered(
-    client: httpx.AsyncClient, settings: Settings, folder: str
-) -> None:
+async def test_working_folders_cannot_be_registered(client: httpx.AsyncClient, settings: Settings, folder: str) -> None:
     (settings.data_dir / folder).mkdir()
     (settings.data_dir / folder / "a.txt").write_text("a\n")
     body = {"name": "x", "path": f"{folder}/a.txt"}
@@ -269,13 +268,15 @@ async def test_an_upload_larger_than_the_disk_is_refused(client: httpx.AsyncClie
 
 
 async def test_removal_is_undone_when_the_commit_fails(tmp_path: Path) -> None:
-    from mistudio_server.services.removal import removed_with
-
     folder = tmp_path / "datasets" / "d"
     folder.mkdir(parents=True)
     (folder / "a").write_text("a")
-    with pytest.raises(RuntimeError):
+
+    async def fail_to_commit() -> None:
         async with removed_with(tmp_path, folder):
             assert not folder.exists()
             raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await fail_to_commit()
     assert (folder / "a").read_text() == "a"

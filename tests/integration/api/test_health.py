@@ -1,5 +1,6 @@
 """Health: what is checked, what fails it, and that it never takes long."""
 
+import asyncio
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -89,8 +90,6 @@ async def test_draining(app: FastAPI, client: httpx.AsyncClient) -> None:
 
 
 async def test_a_check_that_hangs_is_cut_off() -> None:
-    import asyncio
-
     async def hang() -> str:
         await asyncio.sleep(60)
         return ""

@@ -24,9 +24,7 @@ async def datasets(database: Database) -> list[str]:
         for index, name in enumerate(NAMES):
             made = begin + timedelta(seconds=index // 2)
             kind = "text" if index % 2 else "activations"
-            session.add(
-                Dataset(id=f"dst_{index}", name=name, kind=kind, path=name, status="ready", created_at=made)
-            )
+            session.add(Dataset(id=f"dst_{index}", name=name, kind=kind, path=name, status="ready", created_at=made))
     return [f"dst_{index}" for index in range(len(NAMES))]
 
 
@@ -67,9 +65,7 @@ async def test_pages(client: httpx.AsyncClient, datasets: list[str], limit: int,
         ({"status": "failed"}, []),
     ],
 )
-async def test_filters(
-    client: httpx.AsyncClient, datasets: list[str], query: dict[str, str], found: list[int]
-) -> None:
+async def test_filters(client: httpx.AsyncClient, datasets: list[str], query: dict[str, str], found: list[int]) -> None:
     assert await walk(client, **query) == [datasets[index] for index in found]
 
 

@@ -9,13 +9,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 import httpx
+import numpy as np
+import psycopg
 import pytest
 from fastapi import FastAPI
+from safetensors.numpy import save_file
 from sqlalchemy import select, text, update
 
 from mistudio_server.app import create_app
 from mistudio_server.db.engine import Database
 from mistudio_server.db.models import Checkpoint, Dataset, Training, TrainingMetric, TrainingMetricArchive
+from mistudio_server.realtime.redis_publisher import RedisPublisher
 from mistudio_server.realtime.testing import RecordingPublisher
 from mistudio_server.settings import Settings
 from mistudio_server.statuses import TrainingStatus
@@ -56,9 +60,7 @@ async def test_hyperparameters_out_of_range(
     client: httpx.AsyncClient, dataset: dict[str, Any], field: str, value: Any
 ) -> None:
     body = {"dataset_id": dataset["id"], "hyperparameters": {**SMALL, field: value}}
-    response = await client.post(
-        "/trainings", content=json.dumps(body), headers={"content-type": "application/json"}
-    )
+    response = await client.post("/trainings", content=json.dumps(body), headers={"content-type": "application/json"})
     problem = expect_problem(response, 422, "invalid_input")
     assert any("hyperparameters" in error["field"] for error in problem["errors"])
     assert expect(await client.get("/trainings"), 200)["items"] == []
@@ -260,9 +262,7 @@ async def test_metrics(client: httpx.AsyncClient, training: dict[str, Any], data
         {"layer_idx": 2**15},
     ],
 )
-async def test_windows_out_of_range(
-    client: httpx.AsyncClient, training: dict[str, Any], query: dict[str, Any]
-) -> None:
+async def test_windows_out_of_range(client: httpx.AsyncClient, training: dict[str, Any], query: dict[str, Any]) -> None:
     response = await client.get(f"/trainings/{training['id']}/metrics", params=query)
     assert expect_problem(response, 422, "invalid_input")["errors"][0]["field"].startswith("query.")
 
@@ -319,16 +319,11 @@ async def test_a_checkpoint_that_retention_removed(
 
 
 async def test_a_dead_redis_does_not_stop_a_training_from_being_queued(settings: Settings, app: FastAPI) -> None:
-    from mistudio_server.realtime.redis_publisher import RedisPublisher
-
     dead = settings.model_copy(update={"redis_url": _nowhere(settings), "redis_ws_url": _nowhere(settings)})
     other = create_app(dead, jobs=RecordingQueue(), publisher=RedisPublisher(dead), torch_installed=lambda: True)
     folder = settings.data_dir / "acts"
     folder.mkdir()
-    from numpy import float32, zeros
-    from safetensors.numpy import save_file
-
-    save_file({"activations": zeros((50, 8), dtype=float32)}, folder / "s.safetensors")
+    save_file({"activations": np.zeros((50, 8), dtype=np.float32)}, folder / "s.safetensors")
     async with other.router.lifespan_context(other):
         transport = httpx.ASGITransport(other)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost/api/v1") as client:
@@ -348,8 +343,6 @@ def _nowhere(settings: Settings) -> Any:
 async def test_the_database_going_away_is_a_503(
     client: httpx.AsyncClient, training: dict[str, Any], postgres_admin: str, database: Database
 ) -> None:
-    import psycopg
-
     async with database.read() as session:
         name = await session.scalar(text("SELECT current_database()"))
     await database.close()

@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import secrets
 import shutil
 import socket
 import sys
@@ -29,8 +30,9 @@ BLOCK = 50
 
 def free_block() -> int:
     """Return a port that is free with the 49 after it, below the range that the kernel hands out by itself."""
-    first = 20_000 + (os.getpid() % 200) * BLOCK
-    for base in (*range(first, 32_000, BLOCK), *range(20_000, first, BLOCK)):
+    # At random, so that processes which test at the same time do not take the same one between look and use.
+    for _ in range(1000):
+        base = 20_000 + secrets.randbelow(240) * BLOCK
         if all(_free(base + offset) for offset in range(BLOCK)):
             return base
     raise RuntimeError("no free block of ports")

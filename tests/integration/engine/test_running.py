@@ -68,7 +68,9 @@ def test_the_proxy_serves_the_page_with_its_headers(shared: Studio) -> None:
         assert request(f"{shared.environment.url}/{asset}")[0] == HTTPStatus.OK
 
 
-@pytest.mark.parametrize("path", ["/internal", "/internal/events", "/internal/drain", "/metrics", "/INTERNAL/../metrics"])
+@pytest.mark.parametrize(
+    "path", ["/internal", "/internal/events", "/internal/drain", "/metrics", "/INTERNAL/../metrics"]
+)
 def test_what_is_internal_is_not_reachable(shared: Studio, path: str) -> None:
     answer = shared.get(path)
     assert answer is not None

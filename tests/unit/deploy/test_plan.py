@@ -70,9 +70,9 @@ def test_a_first_deploy_starts_everything() -> None:
     assert names(plan)[-1] == "verify"
 
 
-def test_on_an_empty_database_backends_load_while_it_is_migrated() -> None:
+def test_at_first_backends_load_while_the_database_is_made() -> None:
     plan = plan_deploy(fresh())
-    assert "migrate" not in after(plan, "backend-1")
+    assert after(plan, "backend-1") == after(plan, "worker-1") == {"supervisor"}
     assert after(plan, "migrate") == {"postgres"}
     assert after(plan, "proxy") >= {"backend-1", "backend-2", "backend-3"}
 

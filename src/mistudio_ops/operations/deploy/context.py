@@ -16,6 +16,8 @@ from mistudio_ops.errors import OpsError
 #: A unit that ended this often while we wait for it will not become ready.
 MAX_ENDS = 3
 UNIT_SECONDS = 60.0
+#: Gates ask a unit often, and the supervisor about it no more often than this: it has other work while units start.
+LOOK_SECONDS = 0.4
 LOG_LINES = 25
 
 
@@ -39,6 +41,11 @@ class Context:
     sleep: Callable[[float], None] = time.sleep
     schema: str | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
+    undos: list[tuple[str, Callable[[], None]]] = field(default_factory=list)
+
+    def can_undo(self, what: str, undo: Callable[[], None]) -> None:
+        """Keep how to take ``what`` back, before it is begun: what fails halfway must be taken back too."""
+        self.undos.append((what, undo))
 
     def unit(self, name: str) -> Unit:
         """Return the wanted unit of that name."""
@@ -51,10 +58,15 @@ class Context:
         """Return a function to call while waiting for ``unit``: it raises when waiting makes no sense any more."""
         deadline = self.clock() + seconds
         pids: set[int] = set()
+        looked = -LOOK_SECONDS
 
         def give_up() -> None:
+            nonlocal looked
             if self.cancelled.is_set():
                 raise CancelledError(f"stopped waiting for {unit}")
+            if self.clock() - looked < LOOK_SECONDS:
+                return
+            looked = self.clock()
             state = self.engine.states().get(unit)
             if state is not None and state.pid is not None:
                 pids.add(state.pid)

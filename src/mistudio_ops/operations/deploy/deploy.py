@@ -100,7 +100,7 @@ def _begin(
 ) -> PlanRun:
     context = Context(environment, host, found.secrets, found.facts, found.proxy_config, engine)
     operation = journal.begin("deploy", asdict(plan))
-    return PlanRun(plan, operation, journal, reporter, partial(apply, context), context.cancelled.set)
+    return PlanRun(plan, operation, journal, reporter, partial(apply, context), context.cancelled, context.undos)
 
 
 def _carry_out(run: PlanRun, environment: Environment, facts: Facts, engine: Engine, journal: Journal) -> None:

@@ -11,7 +11,7 @@ from mistudio_ops.errors import OpsError, VerificationError
 from mistudio_ops.operations.deploy.context import Context
 from mistudio_ops.operations.deploy.server_process import run_server
 
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.08
 WORKER_SECONDS = 45
 VERIFY_SECONDS = 20.0
 

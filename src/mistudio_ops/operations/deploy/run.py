@@ -1,5 +1,6 @@
 """Running a plan: each step as soon as the steps before it have ended, journalled before and after."""
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -26,17 +27,17 @@ class Timing:
 
 @dataclass(slots=True)
 class PlanRun:
-    """One run. ``cancel`` tells steps that wait to stop waiting."""
+    """One run. ``cancelled`` tells steps that wait to stop waiting; ``undos`` is filled by the steps."""
 
     plan: Plan
     operation: int
     journal: Journal
     reporter: Reporter
     apply: Callable[[PlannedStep], Done]
-    cancel: Callable[[], None]
+    cancelled: threading.Event
+    undos: list[tuple[str, Callable[[], None]]]
     clock: Callable[[], float] = time.monotonic
     timings: list[Timing] = field(default_factory=list)
-    undos: list[tuple[str, Callable[[], None]]] = field(default_factory=list)
 
     def run(self) -> None:
         """Run all steps. The first failure stops the rest, and is raised when all that had begun have ended."""
@@ -55,13 +56,14 @@ class PlanRun:
                     for future in finished:
                         self._collect(future, running.pop(future), done, failures)
             except BaseException:
-                self.cancel()
+                self.cancelled.set()
                 raise
         if failures:
             raise next((error for error in failures if not isinstance(error, CancelledError)), failures[0])
 
     def undo(self) -> list[str]:
         """Take back what can be taken back, last first; return what could not be."""
+        self.cancelled.clear()  # taking back waits for units, too
         problems = []
         for name, undo in reversed(self.undos):
             try:
@@ -80,14 +82,12 @@ class PlanRun:
             done.add(name)
             return
         failures.append(error)
-        self.cancel()
+        self.cancelled.set()
 
     def _one(self, step: PlannedStep, started: float) -> None:
         begun = self.clock()
         with self.reporter.step(step.title) as shown, self.journal.step(self.operation, step.name):
             result = self.apply(step)
-            if result.undo is not None:
-                self.undos.append((step.title, result.undo))
             if result.detail:
                 shown.detail(result.detail)
         self.timings.append(Timing(step.name, round(begun - started, 3), round(self.clock() - begun, 3)))

@@ -20,10 +20,9 @@ Undo = Callable[[], None]
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What a step did, for the person who watches, and how to take it back."""
+    """What a step did, for the person who watches."""
 
     detail: str = ""
-    undo: Undo | None = None
 
 
 def apply(context: Context, step: PlannedStep) -> Done:
@@ -62,9 +61,10 @@ def _start(context: Context, step: PlannedStep) -> Done:
             context.environment, context.host.programs.nginx, context.host.account, context.proxy_config
         )
     before = context.engine.definition(unit.name)
+    if step.action == "restart" and before is not None:
+        context.can_undo(step.title, _back_to(context, before))
     context.engine.start(unit)
-    detail = _wait(context, unit)
-    return Done(detail, _back_to(context, before) if step.action == "restart" and before is not None else None)
+    return Done(_wait(context, unit))
 
 
 def _reload(context: Context, step: PlannedStep) -> Done:
@@ -72,16 +72,17 @@ def _reload(context: Context, step: PlannedStep) -> Done:
     unit = context.unit(step.unit or step.name)
     path = nginx.config_file(environment)
     before = path.read_text() if path.is_file() else None
-    nginx.install_config(environment, host.programs.nginx, host.account, context.proxy_config)
-    context.engine.signal(unit.name, "HUP")
-    gates.wait_for_proxy(context, unit, context.facts.proxy_generation)
 
     def undo() -> None:
         if before is not None:
             nginx.install_config(environment, host.programs.nginx, host.account, before)
             context.engine.signal(unit.name, "HUP")
 
-    return Done(f"generation {context.facts.proxy_generation}", undo)
+    nginx.install_config(environment, host.programs.nginx, host.account, context.proxy_config)
+    context.can_undo(step.title, undo)
+    context.engine.signal(unit.name, "HUP")
+    gates.wait_for_proxy(context, unit, context.facts.proxy_generation)
+    return Done(f"generation {context.facts.proxy_generation}")
 
 
 def _migrate(context: Context, _step: PlannedStep) -> Done:

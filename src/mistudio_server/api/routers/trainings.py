@@ -79,7 +79,7 @@ async def list_training_metrics(
     start_step: Annotated[int | None, Query(ge=0, le=_MAX_STEP, description="From this step on.")] = None,
     end_step: Annotated[int | None, Query(ge=0, le=_MAX_STEP, description="Up to and including this step.")] = None,
     since: Annotated[
-        int | None, Query(ge=0, le=_MAX_STEP, description="Last step that you have: only those after it.")
+        int | None, Query(ge=0, lt=_MAX_STEP, description="Last step that you have: only those after it.")
     ] = None,
     max_points: Annotated[
         int, Query(ge=4, le=20_000, description="Thinned to so many; first, last and extremes of the loss stay.")

@@ -21,7 +21,7 @@ def run(settings: Settings, names: Iterable[str], timeout: float) -> dict[str, A
 async def _run(settings: Settings, names: list[str], limit: float) -> list[Check]:
     wanted: dict[str, Probe] = {}
     if "worker" in names:
-        from mistudio_server.services.worker_check import check_worker  # noqa: PLC0415
+        from mistudio_server.commands.worker_check import check_worker  # noqa: PLC0415
 
         wanted["worker"] = partial(check_worker, settings, limit)
     if set(names) == {"worker"}:  # the database is not even imported

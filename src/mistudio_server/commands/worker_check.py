@@ -4,24 +4,21 @@ import asyncio
 import json
 from typing import Any
 
+from celery.exceptions import TimeoutError as NoAnswerError
+from kombu.exceptions import OperationalError
+
 from mistudio_server.services.health import CheckFailedError
 from mistudio_server.settings import Settings
-
-
+from mistudio_server.workers.app import create_celery
+from mistudio_server.workers.names import MAINTENANCE, PING
 
 async def check_worker(settings: Settings, limit: float) -> str:
     """Send ``mistudio.maintenance.ping`` and return who answered it, within ``limit`` seconds."""
-    answer = await asyncio.to_thread(_ping, settings, limit * 0.95)
+    answer = await asyncio.to_thread(_ping, settings, limit * 0.9)
     return json.dumps(answer, sort_keys=True) if isinstance(answer, dict) else str(answer)
 
 
 def _ping(settings: Settings, limit: float) -> Any:
-    from celery.exceptions import TimeoutError as NoAnswerError  # noqa: PLC0415
-    from kombu.exceptions import OperationalError  # noqa: PLC0415
-
-    from mistudio_server.workers.app import create_celery  # noqa: PLC0415
-    from mistudio_server.workers.names import MAINTENANCE, PING  # noqa: PLC0415
-
     celery = create_celery(settings)
     try:
         sent = celery.send_task(PING, queue=MAINTENANCE, expires=limit, retry=False, ignore_result=False)

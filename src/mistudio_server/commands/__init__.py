@@ -1,0 +1,1 @@
+"""What the command line does, apart from parsing and printing: one module per verb."""
