@@ -206,36 +206,41 @@ class Trainer:
 
 
 class _Inputs:
-    """Batches on the device, the next one read ahead in a thread.
+    """Batches on the device.
 
     Two buffers of torch's own memory take turns: rows land there aligned alike in every run (sums in a BLAS may
-    depend on alignment), and pinned where the copy goes to a GPU.
+    depend on alignment), and pinned where the copy goes to a GPU. While a GPU computes, the next batch is read in a
+    thread; on the CPU that thread would only take the interpreter's lock from the steps (a profile showed a third
+    of the time in waiting for it).
     """
 
     def __init__(self, store: ActivationStore, hyperparameters: Hyperparameters, device: torch.device) -> None:
         self.store, self._hyperparameters, self._device = store, hyperparameters, device
+        on_gpu = device.type == "cuda"
         shape = (hyperparameters.batch_size, store.d_model)
-        self._buffers = [torch.empty(shape, pin_memory=device.type == "cuda") for _ in range(2)]
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+        self._buffers = [torch.empty(shape, pin_memory=on_gpu) for _ in range(2)]
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="read-ahead") if on_gpu else None
         self._ahead: tuple[int, Future[Tensor]] | None = None
 
     def batch(self, step: int) -> Tensor:
         """Return the batch after ``step`` steps, shape [batch_size, d]; it may be overwritten two calls later."""
-        if self._ahead is None or self._ahead[0] != step:
-            self._ahead = (step, self._reader.submit(self._read, step))
-        host = self._ahead[1].result()
+        if self._reader is None:
+            return self._read(step)
+        host = self._ahead[1].result() if self._ahead and self._ahead[0] == step else self._read(step)
         self._ahead = (step + 1, self._reader.submit(self._read, step + 1))
         return host.to(self._device)
 
     def sample(self, stream: int, step: int, rows: int) -> Tensor:
         """Return rows chosen by ``stream`` and ``step``, at most ``rows`` and at most all, on the device."""
         wanted = min(rows, self.store.rows)
-        seed = self._hyperparameters.seed
-        read = self._reader.submit(self.store.batch, seed=seed, step=step, batch_size=wanted, stream=stream)
-        return torch.from_numpy(read.result()).to(self._device)
+        if self._ahead is not None:
+            self._ahead[1].exception()  # the store is not for two threads at once
+        read = self.store.batch(seed=self._hyperparameters.seed, step=step, batch_size=wanted, stream=stream)
+        return torch.from_numpy(read).to(self._device)
 
     def close(self) -> None:
-        self._reader.shutdown(wait=True, cancel_futures=True)
+        if self._reader is not None:
+            self._reader.shutdown(wait=True, cancel_futures=True)
 
     def _read(self, step: int) -> Tensor:
         buffer = self._buffers[step % 2]

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.train
 @pytest.fixture
 def job(tmp_path: Path) -> TrainingJob:
     write_rows(tmp_path / "activations", noise())
-    return small_job(tmp_path, total_steps=2_000, log_interval=50, checkpoint_interval=400)
+    return small_job(tmp_path, total_steps=1_200, log_interval=50, checkpoint_interval=250)
 
 
 class Process:
@@ -86,21 +86,21 @@ def test_signals_and_commands_in_turn_give_the_numbers_of_an_uninterrupted_run(
     line = job.model_dump_json()
 
     terminated = Process(line)
-    terminated.until_metric(450)
-    terminated.say('{"command": "confirm", "step": 300}')
+    terminated.until_metric(300)
+    terminated.say('{"command": "confirm", "step": 200}')
     terminated.popen.send_signal(signal.SIGTERM)
     assert terminated.end() == 0
     assert isinstance(terminated.reports[-1], Finished)
     assert terminated.reports[-1].reason == "interrupted"
 
     killed = Process(line)
-    killed.until_metric(1_000)
+    killed.until_metric(600)
     killed.popen.kill()
     assert killed.end() == -signal.SIGKILL
 
     paused = Process(line)
     paused.say("this is no command")
-    paused.until_metric(1_300)
+    paused.until_metric(850)
     paused.say('{"command": "finish", "reason": "paused"}')
     assert paused.end() == 0
     assert isinstance(paused.reports[-1], Finished)
@@ -111,7 +111,7 @@ def test_signals_and_commands_in_turn_give_the_numbers_of_an_uninterrupted_run(
 
     completed = Process(line)
     assert completed.end() == 0
-    assert completed.reports[-1] == Finished(reason="completed", step=2_000)
+    assert completed.reports[-1] == Finished(reason="completed", step=1_200)
     everything = recorded(terminated, killed, paused, completed)
     assert values_of(everything) == values_of(whole.of(Metric))
 

@@ -10,8 +10,8 @@ from mistudio_ops.domain.check import Finding
 from mistudio_ops.operations.health.facts import Facts
 
 #: Waiting for the task; starting the interpreter and its libraries comes on top.
-TASK_SECONDS = 6.0
-PROGRAM_SECONDS = 8.5
+TASK_SECONDS = 4.0
+PROGRAM_SECONDS = 7.0
 _TAIL = 300
 
 
@@ -23,12 +23,12 @@ def check_worker(facts: Facts) -> Finding:
     check = next((one for one in checks or () if isinstance(one, dict) and one.get("name") == "worker"), None)
     hint = facts.logs_hint("worker-1")
     if check is None:
-        return Finding.bad(f"the check itself failed: {complaint}", hint)
+        return Finding.bad(f"no worker is known to answer: {complaint}", hint)
     evidence = str(check.get("evidence") or "no evidence")
     latency = check.get("latency_ms")
     if check.get("ok") is True:
         took = f", round trip {latency:.0f} ms" if isinstance(latency, int | float) else ""
-        return Finding.good(evidence + took)
+        return Finding.good(_who(evidence) + took)
     return Finding.bad(evidence, str(check.get("hint") or hint))
 
 
@@ -43,6 +43,21 @@ def check_migrations(facts: Facts) -> Finding:
     return Finding.bad(
         f"the schema is at {current or 'nothing'}, the code wants {head}",
         f"mistudio-ops deploy {facts.environment.name} migrates it",
+    )
+
+
+def _who(evidence: str) -> str:
+    """Return the worker's answer in words; anything else as it is."""
+    try:
+        answer = json.loads(evidence)
+    except ValueError:
+        return evidence
+    if not isinstance(answer, dict) or "instance" not in answer:
+        return evidence
+    running = answer.get("running") or []
+    doing = f"busy with {', '.join(map(str, running))}" if running else "idle"
+    return (
+        f"{answer['instance']} (release {answer.get('release')}, process {answer.get('pid')}, {doing}) answered a task"
     )
 
 

@@ -20,6 +20,7 @@ def wait_until_healthy(
     *,
     seconds: float,
     only: Iterable[str] | None = None,
+    check: Callable[..., HealthReport] = check_health,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> HealthReport:
@@ -30,16 +31,18 @@ def wait_until_healthy(
     begun = clock()
     names = None if only is None else tuple(only)
     with reporter.step(f"wait until {facts.environment.name} is healthy", total=seconds) as step:
-        report = check_health(facts, only=names, clock=clock)
+        report = check(facts, only=names)
         passed_since, shown = clock(), 0.0
         while not report.healthy and clock() - begun < seconds:
-            step.detail(", ".join(check.name for check in report.failed))
+            step.detail(", ".join(one.name for one in report.failed))
             sleep(min(PAUSE_SECONDS, max(0.0, seconds - (clock() - begun))))
             step.advance(min(clock() - begun, seconds) - shown)
             shown = min(clock() - begun, seconds)
-            again = check_health(facts, only=[check.name for check in report.failed], clock=clock)
-            report = replace(report, checks=merge(report.checks, again.checks), took_ms=again.took_ms)
+            again = check(facts, only=[one.name for one in report.failed])
+            report = replace(report, checks=merge(report.checks, again.checks))
             if report.healthy and clock() - passed_since > STALE_SECONDS:
-                report, passed_since = check_health(facts, only=names, clock=clock), clock()
-        step.detail("" if report.healthy else f"still failing: {', '.join(check.name for check in report.failed)}")
-    return report
+                report, passed_since = check(facts, only=names), clock()
+        step.detail("")
+        if not report.healthy:
+            step.fail(", ".join(one.name for one in report.failed))
+    return replace(report, took_ms=(clock() - begun) * 1000)

@@ -14,6 +14,7 @@ def watch_health(
     *,
     every: float,
     only: Iterable[str] | None = None,
+    check: Callable[..., HealthReport] = check_health,
     sleep: Callable[[float], None] = time.sleep,
     now: Callable[[], datetime] = lambda: datetime.now().astimezone(),
 ) -> Iterator[tuple[HealthReport, datetime]]:
@@ -21,8 +22,8 @@ def watch_health(
     names = None if only is None else tuple(only)
     before: tuple[tuple[str, str], ...] | None = None
     while True:
-        report = check_health(facts, only=names)
-        verdicts = tuple((check.name, check.status.value) for check in report.checks)
+        report = check(facts, only=names)
+        verdicts = tuple((one.name, one.status.value) for one in report.checks)
         if verdicts != before:
             yield report, now()
             before = verdicts
