@@ -106,7 +106,7 @@ def run(state: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environ = {"PATH": os.environ["PATH"], "HOME": str(state), "MISTUDIO_STATE_DIR": str(state / "s")}
     return subprocess.run(
         [sys.executable, "-m", "mistudio_ops", *arguments], env=environ, cwd=state, stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
 
 
