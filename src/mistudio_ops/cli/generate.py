@@ -1,5 +1,6 @@
 """Writing docs/CLI.md and the completions: ``python -m mistudio_ops.cli.generate``, as ``make generate`` runs it."""
 
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -118,4 +119,6 @@ def _file_name(shell: str) -> str:
 
 
 if __name__ == "__main__":
-    app(prog_name="generate")
+    from mistudio_ops.cli.app import app as program
+
+    program(["generate", *sys.argv[1:]], prog_name=PROGRAM)

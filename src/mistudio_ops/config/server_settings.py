@@ -21,6 +21,7 @@ MANAGED: dict[str, str] = {
     "redis_ws_url": "it follows from redis_url of the environment",
     "redis_prefix": "it is made of the environment's name",
     "websocket_emit_url": "it follows from port of the environment",
+    "internal_token": "a deploy generates it",
     "mistudio_release": "a deploy sets it",
     "mistudio_instance": "it is the unit's name",
 }

@@ -21,6 +21,7 @@ class PlainStep:
     def __init__(self) -> None:
         self.text = ""
         self.skipped: str | None = None
+        self.failed = False
 
     def advance(self, amount: float = 1.0) -> None:
         """Count nothing: there is no bar."""
@@ -33,9 +34,14 @@ class PlainStep:
         """End as skipped."""
         self.skipped = reason
 
+    def fail(self, reason: str) -> None:
+        """End as failed."""
+        self.failed = True
+        self.text = reason
+
     def ending(self, title: str, *, failed: bool, seconds: float) -> tuple[str, str]:
         """Return the word and the rest of the step's last line."""
-        word = "failed" if failed else "skip" if self.skipped is not None else "ok"
+        word = "failed" if failed or self.failed else "skip" if self.skipped is not None else "ok"
         extra = self.text if self.skipped is None else self.skipped
         return word, f"{title} ({seconds:.1f} s){f': {extra}' if extra else ''}"
 

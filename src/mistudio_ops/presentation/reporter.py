@@ -69,7 +69,10 @@ class Step(Protocol):
         """Say what it is at; replaces what was said before and stays in its last line."""
 
     def skip(self, reason: str) -> None:
-        """Mark the step as not needed. It ends as ``skipped``."""
+        """Mark the step as not needed. It ends as ``skip``."""
+
+    def fail(self, reason: str) -> None:
+        """Mark the step as failed although nothing is raised. It ends as ``failed``."""
 
 
 class Reporter(Protocol):

@@ -116,14 +116,18 @@ def end(studio: Studio) -> None:
 def studio() -> Iterator[Studio]:
     """Not deployed yet."""
     made = new_studio()
-    yield made
-    end(made)
+    try:
+        yield made
+    finally:
+        end(made)
 
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Studio]:
     """Deployed; shared by the tests of a module, which leave it running."""
     made = new_studio()
-    made.deploy()
-    yield made
-    end(made)
+    try:
+        made.deploy()
+        yield made
+    finally:
+        end(made)

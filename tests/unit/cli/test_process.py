@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -20,7 +21,7 @@ HEAVY = {
 
 
 def environ(**extra: str) -> dict[str, str]:
-    return {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "TERM": "xterm", **extra}
+    return {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "TERM": "xterm"} | extra
 
 
 def run(*argv: str, **extra: str) -> subprocess.CompletedProcess[str]:
@@ -118,3 +119,54 @@ def test_a_broken_file_does_not_disturb_completion(tmp_path: Path) -> None:
     asked = {"_MISTUDIO_OPS_COMPLETE": "complete_bash", "COMP_WORDS": "mistudio-ops health l", "COMP_CWORD": "2"}
     done = call([sys.executable, "-m", "mistudio_ops"], tmp_path, **asked)
     assert (done.stdout.strip(), done.stderr) == ("", "")
+
+
+def at_a_terminal(*argv: str, **extra: str) -> str:
+    """Return what a terminal would be sent: stdout and stderr are one, 80 columns wide."""
+    master, slave = pty.openpty()
+    with subprocess.Popen(
+        [*PROGRAM, *argv], stdin=slave, stdout=slave, stderr=slave, env=environ(COLUMNS="80", **extra), cwd=ROOT
+    ) as process:
+        os.close(slave)
+        written = b""
+        while True:
+            try:
+                chunk = os.read(master, 65536)
+            except OSError:  # Linux says EIO when the last writer has gone
+                break
+            if not chunk:
+                break
+            written += chunk
+    os.close(master)
+    assert process.returncode == 0
+    return written.decode()
+
+
+def test_a_terminal_gets_colour_and_no_color_none() -> None:
+    coloured = at_a_terminal("end")
+    assert "\x1b[32m" in coloured
+    assert "the result" in coloured
+    without = at_a_terminal("end", NO_COLOR="1")
+    assert "\x1b[3" not in without
+    assert "the result" in without
+
+
+def test_dumb_terminals_and_plain_get_no_escape_at_all() -> None:
+    assert "\x1b" not in at_a_terminal("end", TERM="dumb")
+    assert "\x1b" not in at_a_terminal("end", "--plain")
+
+
+def test_json_at_a_terminal_is_still_one_document_on_stdout() -> None:
+    master, slave = pty.openpty()
+    done = subprocess.run(
+        [*PROGRAM, "end", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=slave,
+        env=environ(),
+        cwd=ROOT,
+        timeout=30,
+        check=True,
+    )
+    os.close(slave)
+    os.close(master)
+    assert json.loads(done.stdout)["ok"] is True

@@ -75,7 +75,7 @@ def test_all_problems_are_told_at_once(resolve: Resolve, write: Write) -> None:
         (LOCAL + 'redis_url = "redis://:planted-secret@h"', "MISTUDIO_REDIS_URL"),
         (LOCAL + 'database_url = "mysql://u:planted-secret@h/d"', "postgresql+psycopg"),
         (SERVER + 'database_url = "postgresql://u:planted-secret@h/d"', "MISTUDIO_DATABASE_URL"),
-        (SERVER + 'internal_token = "planted-secret"', "does not belong in this file"),
+        (SERVER + 'internal_token = "planted-secret"', "a deploy generates it"),
         (LOCAL + 'password = "planted-secret"', "unknown key"),
     ],
 )

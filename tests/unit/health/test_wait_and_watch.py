@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
+import pytest
+
 from mistudio_ops.domain.check import CheckResult, HealthReport, Status
 from mistudio_ops.domain.environment import Environment
 from mistudio_ops.operations.health.facts import Facts
@@ -63,7 +65,10 @@ def test_what_passed_long_ago_is_looked_at_again() -> None:
 
 def test_it_gives_up_in_time_and_says_what_failed() -> None:
     bench = Bench({"a": 0.0, "b": 1e9})
-    report = wait(bench, RecordingReporter(), 5)
+    reporter = RecordingReporter()
+    report = wait(bench, reporter, 5)
+    assert reporter.steps == [("wait until local is healthy", "failed")]
+    assert report.took_ms == pytest.approx(bench.now * 1000)
     assert [check.name for check in report.checks] == ["a", "b"]
     assert [check.name for check in report.failed] == ["b"]
     assert 5 <= bench.now < 5.6

@@ -39,8 +39,10 @@ def wait_until_healthy(
             step.advance(min(clock() - begun, seconds) - shown)
             shown = min(clock() - begun, seconds)
             again = check(facts, only=[one.name for one in report.failed])
-            report = replace(report, checks=merge(report.checks, again.checks), took_ms=again.took_ms)
+            report = replace(report, checks=merge(report.checks, again.checks))
             if report.healthy and clock() - passed_since > STALE_SECONDS:
                 report, passed_since = check(facts, only=names), clock()
-        step.detail("" if report.healthy else f"still failing: {', '.join(one.name for one in report.failed)}")
-    return report
+        step.detail("")
+        if not report.healthy:
+            step.fail(", ".join(one.name for one in report.failed))
+    return replace(report, took_ms=(clock() - begun) * 1000)
