@@ -39,8 +39,8 @@ class Status:
 
     @property
     def all_run(self) -> bool:
-        """True when every unit runs."""
-        return self.running and bool(self.units) and all(unit.state == "RUNNING" for unit in self.units)
+        """True when every unit has a process; one that ends within a second is waiting (BACKOFF) most of the time."""
+        return self.running and bool(self.units) and all(unit.state in {"RUNNING", "STARTING"} for unit in self.units)
 
 
 @dataclass(slots=True)

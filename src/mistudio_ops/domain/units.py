@@ -8,8 +8,13 @@ from typing import Any, Literal
 
 UnitKind = Literal["postgres", "redis", "backend", "worker", "beat", "proxy"]
 
-#: Order in which units are stopped: who asks before who answers.
-STOP_ORDER: tuple[UnitKind, ...] = ("proxy", "beat", "backend", "worker", "redis", "postgres")
+#: Groups in the order in which they are stopped, each together: who asks before who answers.
+STOP_ORDER: tuple[frozenset[UnitKind], ...] = (
+    frozenset({"proxy"}),
+    frozenset({"beat", "backend", "worker"}),
+    frozenset({"redis"}),
+    frozenset({"postgres"}),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,8 +105,8 @@ class ProcessEngine:
         if pid is None:
             return
         names = list(self._supervisor.processes())
-        for kind in (*STOP_ORDER, None):
-            self._stop_together([name for name in names if kind_of(name) == kind])
+        for kinds in STOP_ORDER:
+            self._stop_together([name for name in names if kind_of(name) in kinds])
         self._supervisor.shutdown()
         if not self._until(lambda: not _alive(pid), SHUTDOWN_SECONDS):
             raise OpsError(

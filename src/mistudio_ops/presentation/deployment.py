@@ -49,7 +49,10 @@ def _done_blocks(result: DeployResult) -> list[Block]:
 
 
 def _steps(plan: Plan) -> Table:
-    rows = [(str(number), step.title, ", ".join(step.after)) for number, step in enumerate(plan.steps, start=1)]
+    rows = [
+        (str(number), step.title, "all before" if len(step.after) == number - 1 > 1 else ", ".join(step.after))
+        for number, step in enumerate(plan.steps, start=1)
+    ]
     return Table(("", "step", "after"), rows)
 
 

@@ -53,7 +53,7 @@ def _summary(status: Status) -> Line:
     release = f"release {status.release}, deployed {status.deployed}" if status.release else "no release yet"
     if not status.running:
         return Line(f"{status.environment} does not run; {release}; mistudio-ops deploy {status.environment}", "bad")
-    running = sum(unit.state == "RUNNING" for unit in status.units)
+    running = sum(unit.state in {"RUNNING", "STARTING"} for unit in status.units)
     text = (
         f"{status.environment}: {running}/{len(status.units)} units run, {_megabytes(status.memory)} MB in all "
         f"(with supervisord), {release}, {status.url}"

@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
+from typing import Self
 
 import psutil
 import pytest
@@ -41,6 +42,7 @@ DEPLOY = """
 import json, sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Self
 from mistudio_ops.domain.environment import Environment
 from mistudio_ops.engines.host import inspect_host
 from mistudio_ops.operations.deploy import deploy
@@ -79,7 +81,7 @@ class Prober(threading.Thread):
             if answer is None or answer.status != HTTPStatus.OK:
                 self.failed.append(str(answer))
 
-    def __enter__(self) -> "Prober":
+    def __enter__(self) -> Self:
         self.start()
         return self
 
