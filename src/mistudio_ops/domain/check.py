@@ -16,11 +16,15 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check saw: evidence is what was measured, hint what to type or do next."""
+    """What one check saw: evidence is what was measured, hint what to type or do next.
+
+    ``latency_ms`` is for checks that know better than a stopwatch around them.
+    """
 
     status: Status
     evidence: str
     hint: str | None = None
+    latency_ms: float | None = None
 
     @classmethod
     def good(cls, evidence: str) -> "Finding":

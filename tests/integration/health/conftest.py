@@ -153,11 +153,9 @@ def program(tmp_path: Path) -> Callable[[str], Path]:
 
 ANSWER = json.dumps({"instance": "worker-1", "release": "r0001", "pid": 7, "running": ["trn_1"]})
 WORKING = f"""
-if argv[0] == "migrate":
-    print(json.dumps({{"current": "0001", "head": "0001", "at_head": True}}))
-else:
-    check = {{"name": "worker", "ok": True, "latency_ms": 12.3, "evidence": {ANSWER!r}}}
-    print(json.dumps({{"ok": True, "checks": [check]}}))
+worker = {{"name": "worker", "ok": True, "latency_ms": 12.3, "evidence": {ANSWER!r}}}
+migrations = {{"name": "migrations", "ok": True, "latency_ms": 4.5, "evidence": "at 0001"}}
+print(json.dumps({{"ok": True, "checks": [worker, migrations]}}))
 """
 
 

@@ -78,7 +78,9 @@ def check_api(facts: Facts) -> Finding:
     """Ask ``GET /api/health`` through the proxy and at each backend: a living proxy can hide a dead backend."""
     targets = {"proxy": facts.proxy_url, **facts.backends}
     outcomes = side_by_side({name: (_asker(url), REQUEST_SECONDS + 0.5) for name, url in targets.items()})
-    troubles = {name: trouble for name, outcome in outcomes.items() if (trouble := _trouble(name, outcome))}
+    troubles = {
+        name: trouble for name, outcome in outcomes.items() if (trouble := _trouble(name, targets[name], outcome))
+    }
     healthy = len(targets) - len(troubles)
     if troubles:
         # A dead backend makes the proxy fail now and then, never the other way round.
@@ -105,12 +107,12 @@ def _asker(url: str) -> Any:
     return lambda: fetch(f"{url}/api/health")
 
 
-def _trouble(name: str, outcome: Outcome[Answer]) -> str | None:
+def _trouble(name: str, url: str, outcome: Outcome[Answer]) -> str | None:
     """Return what is wrong with one answer, None for a healthy one."""
     if isinstance(outcome.error, NoAnswerError):
         return str(outcome.error)
     if outcome.value is None:
-        return str(outcome.error) if outcome.error else f"no answer within {outcome.seconds:.1f} s"
+        return str(outcome.error or f"{urlsplit(url).netloc} gives no answer within {outcome.seconds:.0f} s")
     answer = outcome.value
     document = _document(answer)
     if document is None or answer.status not in {_OK, _UNAVAILABLE}:

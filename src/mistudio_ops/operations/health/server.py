@@ -3,10 +3,11 @@
 import json
 import os
 import subprocess
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from mistudio_ops.domain.check import Finding
+from mistudio_ops.domain.check import Finding, Status
 from mistudio_ops.operations.health.facts import Facts
 
 #: Waiting for the task; starting the interpreter and its libraries comes on top.
@@ -15,35 +16,59 @@ PROGRAM_SECONDS = 7.0
 _TAIL = 300
 
 
-def check_worker(facts: Facts) -> Finding:
+class ServerProgram:
+    """One run of ``mistudio-server check``, shared by the checks that need it.
+
+    Starting the program takes a second of processor time, which a small machine in a training does not have twice.
+    """
+
+    def __init__(self, facts: Facts, names: Sequence[str]) -> None:
+        self.facts = facts
+        self._names = names
+        self._lock = threading.Lock()
+        self._checks: dict[str, dict[str, Any]] | None = None
+        self._complaint = ""
+
+    def check(self, name: str) -> tuple[dict[str, Any] | None, str]:
+        """Return the program's check called ``name``, or None and what the program said instead."""
+        with self._lock:
+            if self._checks is None:
+                self._checks, self._complaint = self._ask()
+        return self._checks.get(name), self._complaint
+
+    def _ask(self) -> tuple[dict[str, dict[str, Any]], str]:
+        only = [argument for name in self._names for argument in ("--only", name)]
+        document, complaint = _run(self.facts, ("check", *only, "--json", "--timeout", f"{TASK_SECONDS:g}"))
+        checks = document.get("checks") if document else None
+        named = [check for check in checks or () if isinstance(check, dict)] if isinstance(checks, list) else []
+        return {str(check.get("name")): check for check in named}, complaint
+
+
+def check_worker(program: ServerProgram) -> Finding:
     """Send a real task through the broker and wait for a worker's answer."""
-    arguments = ("check", "--only", "worker", "--json", "--timeout", f"{TASK_SECONDS:g}")
-    document, complaint = _run(facts, arguments)
-    checks = document.get("checks") if document else None
-    check = next((one for one in checks or () if isinstance(one, dict) and one.get("name") == "worker"), None)
-    hint = facts.logs_hint("worker-1")
+    check, complaint = program.check("worker")
+    hint = program.facts.logs_hint("worker-1")
     if check is None:
         return Finding.bad(f"no worker is known to answer: {complaint}", hint)
+    return _finding(check, hint, _who)
+
+
+def check_migrations(program: ServerProgram) -> Finding:
+    """Compare the database's revision with the code's."""
+    check, complaint = program.check("migrations")
+    hint = f"mistudio-ops deploy {program.facts.environment.name} migrates it"
+    if check is None:
+        return Finding.bad(f"the revision is not known: {complaint}", program.facts.logs_hint("postgres"))
+    return _finding(check, hint, lambda evidence: f"the schema is {evidence}")
+
+
+def _finding(check: dict[str, Any], hint: str, words: Callable[[str], str]) -> Finding:
     evidence = str(check.get("evidence") or "no evidence")
     latency = check.get("latency_ms")
+    milliseconds = float(latency) if isinstance(latency, int | float) else None
     if check.get("ok") is True:
-        took = f", round trip {latency:.0f} ms" if isinstance(latency, int | float) else ""
-        return Finding.good(_who(evidence) + took)
-    return Finding.bad(evidence, str(check.get("hint") or hint))
-
-
-def check_migrations(facts: Facts) -> Finding:
-    """Compare the database's revision with the code's."""
-    document, complaint = _run(facts, ("migrate", "--check", "--json"))
-    if document is None or "at_head" not in document:
-        return Finding.bad(f"the revision cannot be read: {complaint}", facts.logs_hint("postgres"))
-    current, head = document.get("current"), document.get("head")
-    if document["at_head"]:
-        return Finding.good(f"the schema is at {head}, as the code wants it")
-    return Finding.bad(
-        f"the schema is at {current or 'nothing'}, the code wants {head}",
-        f"mistudio-ops deploy {facts.environment.name} migrates it",
-    )
+        return Finding(Status.OK, words(evidence), None, milliseconds)
+    return Finding(Status.FAIL, evidence, str(check.get("hint") or hint), milliseconds)
 
 
 def _who(evidence: str) -> str:
