@@ -14,7 +14,7 @@ import socketio
 
 from tests.demo.corpus import corpus
 
-LAYER = 4
+LAYER = 3
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 ENDED = {"completed", "failed", "cancelled"}
 UPLOAD_TIMEOUT = 120.0

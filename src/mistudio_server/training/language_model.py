@@ -14,6 +14,7 @@ import torch
 
 from mistudio_server.errors import InvalidInputError
 from mistudio_server.training.failures import ModelUnusableError
+from mistudio_server.training.residual_stream import ResidualStream
 from mistudio_server.training.safetensors_file import Array
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read by the library when it is imported
@@ -67,6 +68,7 @@ class LanguageModel:
         self._model.eval().to(device)
         if device.type == "cpu":
             self._model.float()  # half precision is slow on a CPU, and some operations lack it
+        self._stream = ResidualStream(self._model, self.layers)
 
     def _check_loaded(self, folder: Path, info: dict[str, Any]) -> None:
         missing = sorted(key for key in info["missing_keys"] if not any(part in key for part in _UNUSED_PARTS))
@@ -128,10 +130,8 @@ class LanguageModel:
         ids = torch.tensor([_pad(window.ids, length, 0) for window in windows])
         present = torch.tensor([_pad([1] * len(window.ids), length, 0) for window in windows])
         content = torch.tensor([_pad(window.content, length, False) for window in windows])
-        output = self._model(
-            input_ids=ids.to(self._device), attention_mask=present.to(self._device), output_hidden_states=True
-        )
-        hidden = output.hidden_states[layer]
+        inputs = {"input_ids": ids.to(self._device), "attention_mask": present.to(self._device)}
+        hidden = self._stream.after(layer, inputs)
         rows: Array = hidden[content.to(self._device)].float().cpu().numpy()
         return rows
 
