@@ -56,7 +56,9 @@ class _Odd(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(nn.Identity() for _ in range(LAYERS))
 
-    def forward(self, x: Tensor, *, output_hidden_states: bool = False) -> transformers.modeling_outputs.BaseModelOutput:
+    def forward(
+        self, x: Tensor, *, output_hidden_states: bool = False
+    ) -> transformers.modeling_outputs.BaseModelOutput:
         for block in self.blocks:
             x = block(x)
         states = tuple(x * (number + 2) for number in range(LAYERS + 1)) if output_hidden_states else None
