@@ -13,14 +13,14 @@ from tests.support.studio import Studio, eventually, write_activations
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.train, pytest.mark.xdist_group("studio")]
 
-STEPS = 1500
+STEPS = 1000
 VALUES = (
     "step", "loss", "loss_reconstructed", "l0_sparsity", "l1_sparsity", "fvu", "learning_rate", "grad_norm",
     "dead_neurons",
 )  # fmt: skip
 HYPERPARAMETERS = {
     "architecture": "topk", "k": 8, "dictionary_size": 256, "total_steps": STEPS, "batch_size": 512,
-    "log_interval": 5, "checkpoint_interval": 100, "seed": 7, "device": "cpu", "dead_feature_window": 50,
+    "log_interval": 5, "checkpoint_interval": 50, "seed": 7, "device": "cpu", "dead_feature_window": 50,
 }  # fmt: skip
 
 
@@ -47,7 +47,7 @@ def start(api: httpx.Client, dataset: str) -> str:
     return str(answer.json()["id"])
 
 
-def wait(api: httpx.Client, training: str, status: str, seconds: float = 90) -> None:
+def wait(api: httpx.Client, training: str, status: str, seconds: float = 180) -> None:
     eventually(lambda: api.get(f"/trainings/{training}").json().get("status") == status, seconds, f"it is {status}")
 
 

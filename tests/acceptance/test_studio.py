@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import tempfile
 import time
 from pathlib import Path
 
@@ -80,12 +81,14 @@ def test_down_leaves_no_process_and_purge_no_file() -> None:
         assert not own.state_dir.exists()
 
 
-def test_a_port_in_use_is_named_before_anything_is_made(tmp_path: Path, studio: Studio) -> None:
-    other = Studio(tmp_path / "s", port=studio.port)
-    refused = other.ops("deploy", "local", check=False)
-    assert refused.returncode == 13
-    assert str(studio.port) in refused.stderr
-    assert not other.state_dir.exists() or not any(other.state_dir.iterdir())
+def test_a_port_in_use_is_named_before_anything_is_made(studio: Studio) -> None:
+    with tempfile.TemporaryDirectory(prefix="mst-") as folder:
+        Path(folder).chmod(0o755)
+        other = Studio(Path(folder) / "s", port=studio.port)
+        refused = other.ops("deploy", "local", check=False)
+        assert refused.returncode == 13
+        assert str(studio.port) in refused.stderr
+        assert not other.state_dir.exists()
 
 
 def test_deploy_from_nothing_to_healthy_is_quick() -> None:

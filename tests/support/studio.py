@@ -51,6 +51,8 @@ class Studio:
             **os.environ,
             "MISTUDIO_STATE_DIR": str(self.state_dir),
             "MISTUDIO_PORT": str(self.port),
+            # Other tests want the cores as well, and more threads would only wait for each other.
+            "MISTUDIO_SERVER_TORCH_NUM_THREADS": "1",
             **self.variables,
         }
         done = subprocess.run(

@@ -20,7 +20,6 @@ MANAGED: dict[str, str] = {
     "redis_url": "use redis_url of the environment, or the variable MISTUDIO_REDIS_URL",
     "redis_ws_url": "it follows from redis_url of the environment",
     "redis_prefix": "it is made of the environment's name",
-    "websocket_emit_url": "it follows from port of the environment",
     "internal_token": "a deploy generates it",
     "mistudio_release": "a deploy sets it",
     "mistudio_instance": "it is the unit's name",

@@ -18,7 +18,6 @@ def server_variables(environment: Environment, secrets: SecretValues) -> dict[st
         else redis_url(secrets, environment.redis_port, 1),
         "REDIS_PREFIX": f"mistudio:{environment.name}",
         "DATA_DIR": str(environment.data),
-        "WEBSOCKET_EMIT_URL": f"http://127.0.0.1:{environment.internal_port(1)}/internal/events",
         "INTERNAL_TOKEN": secrets.internal_token,
     }
     if not _loopback(environment.host):
@@ -38,6 +37,10 @@ def environment_file(environment: Environment, secrets: SecretValues) -> str:
         "# To use them in a shell:  set -a; . ./this-file; set +a",
     ]
     lines += [f"{name}={_quoted(value)}" for name, value in server_variables(environment, secrets).items()]
+    if "WEBSOCKET_EMIT_URL" not in environment.server:
+        # Unset on purpose: workers publish straight to Redis, which no single backend's death can interrupt.
+        emit = f"http://127.0.0.1:{environment.internal_port(1)}/internal/events"
+        lines.append(f"# Only for a worker that cannot reach Redis:  WEBSOCKET_EMIT_URL={emit}")
     return "\n".join(lines) + "\n"
 
 
