@@ -33,3 +33,17 @@ def test_every_block_runs(studio: Studio, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "completed at step 200" in done.stdout
     assert (tmp_path / "checkpoint.tar").stat().st_size > 0
+
+
+def test_a_token_is_made_as_it_says(studio: Studio) -> None:
+    (block,) = re.findall(r"^```sh\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
+    script = block.replace("~/.local/state/mistudio/local", str(studio.state_dir)).replace(
+        "mistudio-server", f"{sys.executable} -m mistudio_server"
+    )
+    done = subprocess.run(["/bin/sh", "-ec", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    token = re.search(r"mst_[A-Za-z0-9_-]{43}", done.stdout)
+    assert token
+    with studio.api() as api:
+        assert api.get("/trainings", headers={"Authorization": f"Bearer {token.group()}"}).status_code == 200
+        assert api.get("/trainings", headers={"Authorization": f"Bearer {token.group()[:-1]}"}).status_code == 401

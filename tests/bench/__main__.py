@@ -6,27 +6,25 @@ between machines.
 
 import os
 import platform
-import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-import psutil
+from tests.support.studio import deployed_studio
 
 HELP_RUNS = 15
 DEPLOY_RUNS = 3
 SETTLE_SECONDS = 15.0
+MIB = 1 << 20
 OPS = [sys.executable, "-m", "mistudio_ops"]
 
 
-def seconds(argv: list[str], environment: dict[str, str] | None = None) -> float:
+def seconds(argv: list[str]) -> float:
     """Run ``argv`` and return its wall time; its failure is ours."""
     started = time.perf_counter()
-    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
     elapsed = time.perf_counter() - started
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(argv)} exited {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
@@ -39,57 +37,22 @@ def median_of(runs: int, measure: Callable[[], float]) -> tuple[float, float, fl
     return values[0], statistics.median(values), values[-1]
 
 
-def environment_in(folder: Path) -> dict[str, str]:
-    """Return variables for an environment of our own, in ``folder`` and on a block of free ports."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    return {**os.environ, "MISTUDIO_STATE_DIR": str(folder / "state"), "MISTUDIO_PORT": str(min(port, 65_000))}
-
-
 def timed_deploy() -> float:
-    """Deploy from nothing until healthy, and take it down again."""
-    with tempfile.TemporaryDirectory(prefix="mistudio-bench-") as folder:
-        Path(folder).chmod(0o755)
-        environment = environment_in(Path(folder))
-        try:
-            return seconds([*OPS, "deploy", "local"], environment)
-        finally:
-            seconds([*OPS, "down", "local"], environment)
+    """Deploy from nothing until healthy, and take it down again; return the deploy's seconds."""
+    began = time.perf_counter()
+    with deployed_studio() as studio:
+        assert studio.url
+        return time.perf_counter() - began
 
 
-def idle_memory() -> list[tuple[str, int, float]]:
-    """Return (unit, processes, PSS in MiB) of an idle studio, by its supervisor's process tree."""
-    with tempfile.TemporaryDirectory(prefix="mistudio-bench-") as folder:
-        Path(folder).chmod(0o755)
-        environment = environment_in(Path(folder))
-        seconds([*OPS, "deploy", "local"], environment)
-        try:
-            time.sleep(SETTLE_SECONDS)
-            return _memory_by_unit(Path(environment["MISTUDIO_STATE_DIR"]))
-        finally:
-            seconds([*OPS, "down", "local"], environment)
-
-
-def _memory_by_unit(state: Path) -> list[tuple[str, int, float]]:
-    supervisor = psutil.Process(int((state / "run" / "supervisord.pid").read_text()))
-    rows = [("supervisor", 1, _pss(supervisor))]
-    for unit in supervisor.children():
-        family = [unit, *unit.children(recursive=True)]
-        rows.append((_unit_name(unit), len(family), sum(_pss(process) for process in family)))
-    return sorted(rows)
-
-
-def _unit_name(process: psutil.Process) -> str:
-    command = " ".join(process.cmdline())
-    for name in ("postgres", "nginx", "valkey", "redis", "worker", "beat", "run"):
-        if name in command:
-            return "backend" if name == "run" else name
-    return process.name()
-
-
-def _pss(process: psutil.Process) -> float:
-    return float(process.memory_full_info().pss) / 2**20
+def idle_memory() -> list[tuple[str, float]]:
+    """Return (unit, PSS in MiB) of an idle studio; PSS shares a page among the processes that map it."""
+    with deployed_studio() as studio:
+        time.sleep(SETTLE_SECONDS)
+        found = studio.json("status")
+    units = [(unit["name"], unit["memory"] / MIB) for unit in found["units"]]
+    supervisor = found["memory"] / MIB - sum(memory for _, memory in units)
+    return [*units, ("supervisord", supervisor), ("**all**", found["memory"] / MIB)]
 
 
 def main() -> None:
@@ -103,11 +66,9 @@ def main() -> None:
     }
     for name, (low, middle, high) in timings.items():
         print(f"| {name} | {low:.3f} | {middle:.3f} | {high:.3f} |")
-    print("\n| unit, idle | processes | PSS MiB |\n|---|---|---|")
-    rows = idle_memory()
-    for name, processes, pss in rows:
-        print(f"| {name} | {processes} | {pss:.0f} |")
-    print(f"| **all** | {sum(row[1] for row in rows)} | **{sum(row[2] for row in rows):.0f}** |")
+    print("\n| unit, idle | PSS MiB |\n|---|---|")
+    for name, memory in idle_memory():
+        print(f"| {name} | {memory:.0f} |")
 
 
 if __name__ == "__main__":

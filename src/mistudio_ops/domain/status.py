@@ -30,6 +30,7 @@ class Status:
     environment: str
     url: str
     state_dir: str
+    data_dir: str
     running: bool
     release: str | None = None
     deployed: str | None = None

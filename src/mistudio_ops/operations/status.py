@@ -45,6 +45,7 @@ def status(
         environment=environment.name,
         url=environment.url,
         state_dir=str(environment.state_dir),
+        data_dir=str(environment.data),
         running=pid is not None,
         release=release.id if release else None,
         deployed=release.created if release else None,

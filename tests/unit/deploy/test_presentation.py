@@ -27,7 +27,7 @@ RESULT = DeployResult(
     plan=plan_deploy(fresh()),
 )  # fmt: skip
 RUNNING = Status(
-    environment="local", url="http://127.0.0.1:8800", state_dir="/srv", running=True, release="r0001",
+    environment="local", url="http://127.0.0.1:8800", state_dir="/srv", data_dir="/srv/data", running=True, release="r0001",
     deployed="2026-01-01T00:00:00+00:00", supervisor_pid=1, memory=400 * 1024**2,
     units=(
         UnitStatus("proxy", "RUNNING", 2, 59.0, memory=7 * 1024**2, ports=(8800,)),
