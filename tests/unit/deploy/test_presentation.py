@@ -27,8 +27,8 @@ RESULT = DeployResult(
     plan=plan_deploy(fresh()),
 )  # fmt: skip
 RUNNING = Status(
-    environment="local", url="http://127.0.0.1:8800", state_dir="/srv", data_dir="/srv/data", running=True, release="r0001",
-    deployed="2026-01-01T00:00:00+00:00", supervisor_pid=1, memory=400 * 1024**2,
+    environment="local", url="http://127.0.0.1:8800", state_dir="/srv", data_dir="/srv/data", running=True,
+    release="r0001", deployed="2026-01-01T00:00:00+00:00", supervisor_pid=1, memory=400 * 1024**2,
     units=(
         UnitStatus("proxy", "RUNNING", 2, 59.0, memory=7 * 1024**2, ports=(8800,)),
         UnitStatus("beat", "RUNNING", 3, 3700.0, restarts=2, last_end="terminated by SIGKILL"),
