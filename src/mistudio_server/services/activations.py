@@ -12,8 +12,8 @@ from mistudio_server.ids import new_id
 from mistudio_server.observability.context import current_request_id
 from mistudio_server.repositories import datasets, models
 from mistudio_server.services import announcements
+from mistudio_server.services.assets import name_conflict
 from mistudio_server.services.capability import require_training
-from mistudio_server.services.datasets import name_conflict
 from mistudio_server.services.studio import Studio
 from mistudio_server.statuses import AssetStatus, DatasetKind
 

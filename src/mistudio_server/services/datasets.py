@@ -3,14 +3,13 @@
 import asyncio
 from pathlib import Path
 
-from sqlalchemy.exc import IntegrityError
-
+from mistudio_server.db.engine import WriteSession
 from mistudio_server.db.models import Dataset
 from mistudio_server.errors import ConflictError, InvalidInputError, NotFoundError
 from mistudio_server.ids import new_id
 from mistudio_server.repositories import datasets as repository
 from mistudio_server.repositories.paging import Page, PageRequest
-from mistudio_server.services import announcements
+from mistudio_server.services import announcements, assets
 from mistudio_server.services.inspection import SHARD_SUFFIX, DatasetFacts, inspect_dataset
 from mistudio_server.services.locations import owned_folder, relative, resolve_inside
 from mistudio_server.services.removal import removed_with
@@ -94,14 +93,7 @@ async def _add(
         size_bytes=facts.size_bytes,
         description=description,
     )
-    try:
-        async with studio.database.write() as session:
-            session.add(row)
-            await session.flush()
-            await session.refresh(row)
-    except IntegrityError as error:
-        raise name_conflict("dataset", name) from error
-    return row
+    return await assets.add(studio, row)
 
 
 async def edit(studio: Studio, dataset_id: str, changes: dict[str, str | None]) -> Dataset:
@@ -111,16 +103,11 @@ async def edit(studio: Studio, dataset_id: str, changes: dict[str, str | None]) 
         NotFoundError: there is none.
         ConflictError: the name is taken.
     """
-    try:
-        async with studio.database.write() as session:
-            row = _found(await repository.lock(session, dataset_id), dataset_id)
-            for column, value in changes.items():
-                setattr(row, column, value)
-            await session.flush()
-            await session.refresh(row)
-    except IntegrityError as error:
-        raise name_conflict("dataset", str(changes.get("name"))) from error
-    return row
+
+    async def lock(session: WriteSession) -> Dataset:
+        return _found(await repository.lock(session, dataset_id), dataset_id)
+
+    return await assets.edit(studio, lock, changes)
 
 
 async def delete(studio: Studio, dataset_id: str) -> None:
@@ -137,7 +124,7 @@ async def delete(studio: Studio, dataset_id: str) -> None:
                 f"Dataset {dataset_id} is being written by an extraction.", hint="Wait until it has ended."
             )
         if used_by := await repository.users(session, row):
-            raise in_use("Dataset", dataset_id, used_by)
+            raise assets.in_use("Dataset", dataset_id, used_by)
         await repository.delete(session, row)
         async with removed_with(studio.data_dir, owned_folder(studio.data_dir, row.path, row.id)):
             await session.commit()
@@ -147,19 +134,3 @@ def _found(row: Dataset | None, dataset_id: str) -> Dataset:
     if row is None:
         raise NotFoundError(f"There is no dataset {dataset_id!r}.", hint="List them with GET /api/v1/datasets.")
     return row
-
-
-def name_conflict(kind: str, name: str) -> ConflictError:
-    """Return the error for a name that is taken."""
-    return ConflictError(
-        f"There is a {kind} named {name!r} already.",
-        hint="Choose another name, or rename or delete the other one.",
-        errors=[{"field": "body.name", "value": name, "message": "is taken"}],
-    )
-
-
-def in_use(kind: str, identifier: str, used_by: list[str]) -> ConflictError:
-    """Return the error for deleting what something else needs."""
-    return ConflictError(
-        f"{kind} {identifier} is used by {', '.join(used_by)}.", hint="Delete those first, then try again."
-    )

@@ -3,16 +3,14 @@
 import asyncio
 from pathlib import Path
 
-from sqlalchemy.exc import IntegrityError
-
+from mistudio_server.db.engine import WriteSession
 from mistudio_server.db.models import Model
 from mistudio_server.errors import NotFoundError
 from mistudio_server.ids import new_id
 from mistudio_server.repositories import datasets as dataset_repository
 from mistudio_server.repositories import models as repository
 from mistudio_server.repositories.paging import Page, PageRequest
-from mistudio_server.services import announcements
-from mistudio_server.services.datasets import in_use, name_conflict
+from mistudio_server.services import announcements, assets
 from mistudio_server.services.inspection import ModelFacts, inspect_model
 from mistudio_server.services.locations import owned_folder, relative, resolve_inside
 from mistudio_server.services.removal import removed_with
@@ -82,14 +80,7 @@ async def _add(
         size_bytes=facts.size_bytes,
         description=description,
     )
-    try:
-        async with studio.database.write() as session:
-            session.add(row)
-            await session.flush()
-            await session.refresh(row)
-    except IntegrityError as error:
-        raise name_conflict("model", name) from error
-    return row
+    return await assets.add(studio, row)
 
 
 async def edit(studio: Studio, model_id: str, changes: dict[str, str | None]) -> Model:
@@ -99,16 +90,11 @@ async def edit(studio: Studio, model_id: str, changes: dict[str, str | None]) ->
         NotFoundError: there is none.
         ConflictError: the name is taken.
     """
-    try:
-        async with studio.database.write() as session:
-            row = _found(await repository.lock(session, model_id), model_id)
-            for column, value in changes.items():
-                setattr(row, column, value)
-            await session.flush()
-            await session.refresh(row)
-    except IntegrityError as error:
-        raise name_conflict("model", str(changes.get("name"))) from error
-    return row
+
+    async def lock(session: WriteSession) -> Model:
+        return _found(await repository.lock(session, model_id), model_id)
+
+    return await assets.edit(studio, lock, changes)
 
 
 async def delete(studio: Studio, model_id: str) -> None:
@@ -121,7 +107,7 @@ async def delete(studio: Studio, model_id: str) -> None:
     async with studio.database.write() as session:
         row = _found(await repository.lock(session, model_id), model_id)
         if used_by := await dataset_repository.used_by_model(session, model_id):
-            raise in_use("Model", model_id, used_by)
+            raise assets.in_use("Model", model_id, used_by)
         await repository.delete(session, row)
         async with removed_with(studio.data_dir, owned_folder(studio.data_dir, row.path, row.id)):
             await session.commit()

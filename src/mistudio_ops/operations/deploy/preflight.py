@@ -41,14 +41,16 @@ def preflight(
 
 
 def _check_disk(environment: Environment, free_bytes: Callable[[Path], int]) -> None:
-    for wanted in {environment.state_dir, environment.data}:
+    contents = {environment.data: ("datasets and checkpoints", "MISTUDIO_DATA_DIR")}
+    contents[environment.state_dir] = ("the database, logs and queues", "MISTUDIO_STATE_DIR")
+    for wanted, (what, variable) in contents.items():
         folder = _existing(wanted)
         free = free_bytes(folder)
         if free < MINIMUM_FREE_BYTES:
             raise PreconditionError(
                 f"{folder} has {free / 1024**2:.0f} MB free; a deploy needs {MINIMUM_FREE_BYTES / 1024**2:.0f} MB "
-                "for the database, logs and queues",
-                hint="free some space, or set MISTUDIO_STATE_DIR to a folder on another disk",
+                f"there for {what}",
+                hint=f"free some space, or set {variable} to a folder on another disk",
             )
 
 
