@@ -123,5 +123,5 @@ class FakeEngine:
             return UnitState(unit.name, "STOPPED")
         if unit.name in self.broken:
             self._starts += 1  # a new process at every look
-            return UnitState(unit.name, "STARTING", _FIRST_PID + self._starts, 0.0, unit.digest)
+            return UnitState(unit.name, "STARTING", _FIRST_PID + self._starts, float(self._starts), unit.digest)
         return UnitState(unit.name, "RUNNING", _FIRST_PID, 0.0, unit.digest)

@@ -24,7 +24,7 @@ class SupervisorGoneError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ProcessInfo:
-    """One process of supervisord's. ``since`` is when it started (seconds since 1970)."""
+    """One process of supervisord's. ``since`` is when it last started (seconds since 1970)."""
 
     name: str
     state: str
@@ -122,7 +122,7 @@ def _process(info: dict[str, Any]) -> ProcessInfo:
         name=str(info["name"]),
         state=str(info["statename"]),
         pid=pid,
-        since=float(info["start"]) if pid else None,
+        since=float(info["start"]) or None,
         reason=str(info["spawnerr"] or ("" if pid else info["description"])),
     )
 

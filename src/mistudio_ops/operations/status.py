@@ -63,7 +63,7 @@ def _unit(
         name=state.name,
         state=state.state,
         pid=state.pid,
-        uptime=round(max(0.0, now - state.since), 1) if state.since is not None else None,
+        uptime=round(max(0.0, now - state.since), 1) if state.pid and state.since is not None else None,
         restarts=counted.count,
         last_end=counted.last_end,
         memory=memory(state.pid) if state.pid is not None else None,

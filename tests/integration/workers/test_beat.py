@@ -45,6 +45,7 @@ async def test_a_garbled_schedule_file_is_replaced(worker_settings: Settings, fo
     (folder / "beat").mkdir()
     (folder / "beat/schedule").write_bytes(b"\x00garbage" * 100)
     with WorkerProcess(worker_settings, folder, BEAT) as beat:
-        await until(lambda: not garbled(folder / "beat/schedule"), 60)
+        await until(lambda: any((folder / "beat").glob("schedule*")) and not garbled(folder / "beat/schedule"), 60)
+        await asyncio.sleep(1)  # until it has written its own
         assert beat.process.poll() is None
         assert await beat.end() == 0

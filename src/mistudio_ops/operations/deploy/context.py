@@ -57,7 +57,8 @@ class Context:
     def watch(self, unit: str, *, seconds: float = UNIT_SECONDS) -> Callable[[], None]:
         """Return a function to call while waiting for ``unit``: it raises when waiting makes no sense any more."""
         deadline = self.clock() + seconds
-        pids: set[int] = set()
+        # Of a process that ends at once no look may catch the pid, but its start stays on record.
+        starts: set[float] = set()
         looked = -LOOK_SECONDS
 
         def give_up() -> None:
@@ -68,9 +69,9 @@ class Context:
                 return
             looked = self.clock()
             state = self.engine.states().get(unit)
-            if state is not None and state.pid is not None:
-                pids.add(state.pid)
-            if len(pids) > MAX_ENDS or (state is not None and state.state == "FATAL"):
+            if state is not None and state.since is not None:
+                starts.add(state.since)
+            if len(starts) > MAX_ENDS or (state is not None and state.state == "FATAL"):
                 raise self.failure(unit, f"{unit} ends right after it starts")
             if self.clock() > deadline:
                 raise self.failure(unit, f"{unit} is not ready after {seconds:.0f} s")
