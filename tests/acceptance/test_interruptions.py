@@ -2,14 +2,15 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import pytest
 
-from tests.support.studio import Studio, eventually, write_activations
+from tests.support.studio import Studio, deployed_studio, eventually, write_activations
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.train, pytest.mark.xdist_group("studio")]
 
@@ -26,6 +27,10 @@ HYPERPARAMETERS = {
 
 @pytest.fixture(scope="module")
 def dataset(studio: Studio) -> str:
+    return register(studio)
+
+
+def register(studio: Studio) -> str:
     write_activations(studio.data_dir / "datasets" / "synthetic")
     with studio.api() as api:
         answer = api.post("/datasets", json={"name": "synthetic", "kind": "activations", "path": "datasets/synthetic"})
@@ -118,3 +123,50 @@ def test_training_goes_on_when_a_unit_is_killed(
 
 def test_full_run_has_a_metric_for_every_interval(uninterrupted: list[tuple[Any, ...]]) -> None:
     assert [row[0] for row in uninterrupted] == list(range(5, STEPS + 1, 5))
+
+
+def test_a_deploy_during_a_training_costs_neither_a_request_nor_a_metric(
+    uninterrupted: list[tuple[Any, ...]],
+) -> None:
+    with deployed_studio() as own:
+        dataset = register(own)
+        with own.api() as api, Prober(own.url) as prober:
+            training = start(api, dataset)
+            wait_step(api, training, 100)
+            own.ops("deploy", "local", "--set", "server.log_level=debug")
+            wait(api, training, "completed")
+            assert metrics(api, training) == uninterrupted
+            row = api.get(f"/trainings/{training}").json()
+        assert (row["attempts"], own.json("status")["release"]) == (0, "r0002")
+        assert prober.failures == []
+        assert prober.requests > 50
+
+
+class Prober(threading.Thread):
+    """Asks for the list of trainings all the time, on a new connection each, and notes what is not answered."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(daemon=True)
+        self._url = f"{url}/api/v1/trainings"
+        self._ended = threading.Event()
+        self.requests = 0
+        self.failures: list[str] = []
+
+    def run(self) -> None:
+        while not self._ended.wait(0.05):
+            try:
+                status = httpx.get(self._url, timeout=15).status_code
+            except httpx.HTTPError as error:
+                self.failures.append(repr(error))
+            else:
+                if status != 200:
+                    self.failures.append(str(status))
+            self.requests += 1
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self.join()
