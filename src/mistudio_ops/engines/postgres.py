@@ -151,6 +151,9 @@ def create_database(environment: Environment, secrets: SecretValues) -> bool:
 
     created = False
     with _connect(environment, secrets) as admin:
+        # The statement below holds a password: on a slow machine it must not be logged as a slow statement.
+        admin.execute("SET log_min_duration_statement = -1")
+        admin.execute("SET log_min_error_statement = panic")
         if admin.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (OWNER,)).fetchone() is None:
             admin.execute(
                 sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(
