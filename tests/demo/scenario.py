@@ -161,6 +161,10 @@ class Researcher:
         answer = await self.http.get(f"/trainings/{training_id}/checkpoints/{step}/download")
         answer.raise_for_status()
         target = workdir / "checkpoint"
+        target.mkdir()
         with tarfile.open(fileobj=io.BytesIO(answer.content)) as archive:
-            archive.extractall(target, filter="data")
-        return next(target.rglob("cfg.json")).parent
+            for member in archive.getmembers():
+                content = archive.extractfile(member)
+                if content is not None:
+                    (target / Path(member.name).name).write_bytes(content.read())
+        return target

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -56,13 +57,15 @@ def initialised(data: Path) -> bool:
 def create_cluster(environment: Environment, program: Program, account: Account, secrets: SecretValues) -> None:
     """Run initdb into a folder that becomes PGDATA when it is complete.
 
-    A kill in the middle leaves ``postgres.partial``, which the next run throws away. Its writes are not synced here
-    (that is most of initdb's time): ``sync_cluster`` does it while the other units start.
+    A kill in the middle leaves a partial folder, which the next run throws away. Each run has a name of its own for
+    it: the initdb of a deploy that was killed may still be writing. Its writes are not synced here (that is most of
+    initdb's time): ``sync_cluster`` does it while the other units start.
     """
     data = environment.paths.postgres
-    partial = data.with_name("postgres.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(mode=0o700)
+    prefix = f"{data.name}.partial-"
+    for left in environment.paths.runtime.glob(f"{prefix}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    partial = Path(tempfile.mkdtemp(prefix=prefix, dir=environment.paths.runtime))
     account.own(partial)
     password_file = postgres_run(environment.paths) / "initdb-password"
     write_atomically(password_file, secrets.postgres_admin_password + "\n", mode=0o600, own=account.own)

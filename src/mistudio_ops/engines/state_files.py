@@ -73,10 +73,17 @@ def known_entries(name: str) -> frozenset[str]:
     """Return the names that we make in a state directory."""
     return frozenset(
         {
-            MARKER, "secrets.json", f".env.{name}", "config", "run", "logs", "postgres", "postgres.partial", "redis",
+            MARKER, "secrets.json", f".env.{name}", "config", "run", "logs", "postgres", "redis",
             "runtime", "releases", "data", "journal.sqlite3", "journal.sqlite3-wal", "journal.sqlite3-shm", "lock",
         }
     )  # fmt: skip
+
+
+def is_ours(entry: str, environment: str) -> bool:
+    """Return True for a name that we make in a state directory, also half-written when a deploy was killed."""
+    known = known_entries(environment)
+    half_written = any(entry.startswith(f".{name}.") for name in known) and entry.endswith(".partial")
+    return entry in known or half_written
 
 
 def check_state_dir(paths: EnvironmentPaths) -> None:

@@ -11,7 +11,7 @@ from mistudio_ops.drivers.lock import command_line, exclusive
 from mistudio_ops.drivers.processes import Survivor, referring_to
 from mistudio_ops.engines.base import Engine
 from mistudio_ops.engines.process import ProcessEngine
-from mistudio_ops.engines.state_files import known_entries, marker
+from mistudio_ops.engines.state_files import is_ours, marker
 from mistudio_ops.errors import NothingFoundError, PreconditionError, UsageError, VerificationError
 from mistudio_ops.presentation.reporter import Reporter
 
@@ -80,8 +80,7 @@ def _check_confirmation(environment: Environment, confirm: str | None) -> None:
 
 
 def _check_only_ours(environment: Environment) -> None:
-    known = known_entries(environment.name)
-    strange = sorted(path.name for path in environment.state_dir.iterdir() if path.name not in known)
+    strange = sorted(path.name for path in environment.state_dir.iterdir() if not is_ours(path.name, environment.name))
     if strange:
         raise PreconditionError(
             f"{environment.state_dir} holds what a deploy did not put there: {', '.join(strange[:10])}",

@@ -12,7 +12,7 @@ from mistudio_ops.domain.secret_values import SecretValues
 from mistudio_ops.domain.sizing import WORKER_CONNECTIONS, connections
 from mistudio_ops.domain.units import Unit, kind_of
 from mistudio_ops.domain.variables import environment_file, server_variables
-from mistudio_ops.engines.state_files import check_state_dir, known_entries
+from mistudio_ops.engines.state_files import check_state_dir, is_ours, known_entries
 from mistudio_ops.errors import PreconditionError
 from mistudio_server.settings import Settings
 
@@ -111,3 +111,10 @@ def test_a_state_directory_with_odd_characters_is_refused(odd: str) -> None:
 def test_what_we_make_is_known() -> None:
     assert ".env.local" in known_entries("local")
     assert ".env.other" not in known_entries("local")
+
+
+def test_what_a_killed_deploy_left_half_written_is_ours() -> None:
+    assert is_ours(".secrets.json.4711.partial", "local")
+    assert is_ours("..env.local.4711.partial", "local")
+    assert not is_ours(".thesis.4711.partial", "local")
+    assert not is_ours("secrets.json.bak", "local")
