@@ -4,7 +4,7 @@ import grp
 import os
 import pwd
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -83,8 +83,8 @@ def group_name(account: Account) -> str:
     return grp.getgrgid(account.gid).gr_name
 
 
-def stage(source: Path, target: Path) -> None:
-    """Copy a program's tree to ``target`` so that an account without access to ``source`` can run it.
+def stage(sources: Mapping[str, Path], target: Path) -> None:
+    """Copy trees to ``target``, each under its name there, so that an account without access to them can run them.
 
     Atomic: the copy gets its name when it is complete.
     """
@@ -92,7 +92,10 @@ def stage(source: Path, target: Path) -> None:
         return
     partial = target.with_name(f"{target.name}.partial.{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(source, partial, symlinks=True, ignore=shutil.ignore_patterns("*.a", "__pycache__"))
+    for name, source in sources.items():
+        shutil.copytree(
+            source, partial / name, symlinks=True, ignore=shutil.ignore_patterns("*.a", "__pycache__", "*.py")
+        )
     for path in [partial, *partial.rglob("*")]:
         if not path.is_symlink():
             executable = path.is_dir() or path.stat().st_mode & 0o100

