@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.demo.__main__ import model_dir
+from tests.demo.__main__ import draw, model_dir
 from tests.demo.evaluation import evaluator
 from tests.demo.scenario import Researcher, Size
 from tests.support.studio import Studio
@@ -13,7 +13,7 @@ from tests.support.studio import Studio
 pytestmark = [pytest.mark.acceptance, pytest.mark.train, pytest.mark.xdist_group("studio")]
 
 
-async def test_topk_on_minilm(studio: Studio) -> None:
+async def test_topk_on_minilm(studio: Studio, capsys: pytest.CaptureFixture[str]) -> None:
     backend = studio.units()["backend-2"]
     researcher = Researcher(studio.url, f"http://127.0.0.1:{backend['ports'][0]}", lambda *_: None)
     with tempfile.TemporaryDirectory() as workdir:
@@ -30,3 +30,5 @@ async def test_topk_on_minilm(studio: Studio) -> None:
     assert steps == sorted(set(steps))
     assert steps[-1] == 300
     assert {"cfg.json", "sae_weights.safetensors"} <= set(outcome.checkpoint_files)
+    draw(outcome)
+    assert f"FVU on held-out text: {outcome.fvu:.3f} trained" in capsys.readouterr().out

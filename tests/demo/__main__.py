@@ -67,6 +67,7 @@ async def demonstrate(name: str, size: Size) -> Outcome:
 
 def draw(outcome: Outcome) -> None:
     """Draw the curve and say what was found."""
+    plotext.theme("clear")  # the colours of the terminal, whatever they are
     plotext.plot_size(80, 18)
     plotext.plot([event["step"] for event in outcome.events], [event["fvu"] for event in outcome.events])
     plotext.title("FVU of the batch, by step, as it arrived on another backend")
