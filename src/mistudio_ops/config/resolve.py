@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal
 
@@ -200,7 +199,7 @@ def _environment(
 
 
 def _must_be_safe(environment: Environment, origins: Mapping[str, Origin]) -> None:
-    if ip_address(environment.host).is_loopback or environment.server.get("AUTH_REQUIRED", "").lower() == "true":
+    if environment.on_loopback or environment.server.get("AUTH_REQUIRED", "").lower() == "true":
         return
     origin = origins.get("host", Origin("default", ""))
     raise ConfigurationError(

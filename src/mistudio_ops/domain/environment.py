@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 
@@ -107,6 +108,16 @@ class Environment:
     def url(self) -> str:
         """Public base URL."""
         return f"http://{self.host}:{self.port}"
+
+    @property
+    def on_loopback(self) -> bool:
+        """True when nobody outside this machine can reach it; a name other than localhost may lead anywhere."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False
 
     @property
     def postgres_port(self) -> int:

@@ -1,6 +1,5 @@
 """The variables that ``mistudio-server`` is started with: SPEC 3.3.1's names, made of environment and secrets."""
 
-from ipaddress import ip_address
 from urllib.parse import urlsplit, urlunsplit
 
 from mistudio_ops.domain.environment import Environment
@@ -20,7 +19,7 @@ def server_variables(environment: Environment, secrets: SecretValues) -> dict[st
         "DATA_DIR": str(environment.data),
         "INTERNAL_TOKEN": secrets.internal_token,
     }
-    if not _loopback(environment.host):
+    if not environment.on_loopback:
         # The backends listen on loopback, but the proxy before them does not.
         variables["AUTH_REQUIRED"] = "true"
     if environment.database_url is None:
@@ -59,12 +58,3 @@ def _second_database(url: str) -> str:
     if parts.scheme == "unix":
         return url  # a socket's path is not a database number; the prefix keeps the channels apart
     return urlunsplit(parts._replace(path=f"/{int(number) + 1}"))
-
-
-def _loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False

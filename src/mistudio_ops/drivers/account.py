@@ -1,6 +1,5 @@
 """The unprivileged account that servers run under when we are root (PostgreSQL refuses root)."""
 
-import grp
 import os
 import pwd
 import shutil
@@ -76,11 +75,6 @@ def service_account(name: str | None = None, *, euid: Callable[[], int] = os.get
         f"running as root, and there is no account {name or ' or '.join(CANDIDATES)} to run the servers under",
         hint="useradd --system mistudio, or set process.run_as in mistudio.toml to an existing account",
     )
-
-
-def group_name(account: Account) -> str:
-    """Return the name of the account's primary group."""
-    return grp.getgrgid(account.gid).gr_name
 
 
 def stage(sources: Mapping[str, Path], target: Path) -> None:
