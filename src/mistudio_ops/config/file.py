@@ -103,6 +103,6 @@ def _secrets_in_file(path: Path, name: str, table: dict[str, Any]) -> list[Probl
             None,
             f"a password does not belong in this file: leave it out and set MISTUDIO_{key.upper()} to the whole URL",
         )
-        for key in ("database_url", "redis_url")
+        for key in ("database_url", "database_admin_url", "redis_url")
         if isinstance(table.get(key), str) and url_passwords(table[key])
     ]

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from mistudio_ops.config.model import ConfigFile, EnvironmentTable
+from mistudio_ops.config.model import BackupTable, ConfigFile, EnvironmentTable
 from mistudio_ops.config.secret_keys import is_secret
 from mistudio_ops.errors import UsageError
 
@@ -83,7 +83,8 @@ def _problem(details: ErrorDetails, source_of: Callable[[tuple[str, ...]], str],
 def _message(details: ErrorDetails, names: tuple[str, ...]) -> str:
     kind = details["type"]
     if kind == "extra_forbidden":
-        known = list(EnvironmentTable.model_fields if len(names) != 1 else ConfigFile.model_fields)
+        table = BackupTable if "backup" in names[:-1] else EnvironmentTable
+        known = list(table.model_fields if len(names) != 1 else ConfigFile.model_fields)
         return unknown(names[-1], known)
     if "[key]" in details["loc"]:
         return "an environment's name is small letters, digits and dashes, at most 31, a letter first"

@@ -10,19 +10,30 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from mistudio_ops.config.file import FILE_NAME, LoadedFile, load_file
-from mistudio_ops.config.model import EnvironmentTable
+from mistudio_ops.config.model import BackupTable, EnvironmentTable
 from mistudio_ops.config.problems import ConfigurationError, Problem, from_validation, nearest, unknown
 from mistudio_ops.config.secret_keys import is_secret, url_passwords
 from mistudio_ops.config.server_settings import server_problems, server_variables
+from mistudio_ops.domain.backup_settings import BackupSettings
 from mistudio_ops.domain.environment import Environment
 from mistudio_ops.errors import UsageError
 
 DEFAULT_ENVIRONMENT = "local"
 #: Variables of ours that are not keys of an environment.
-OTHER_VARIABLES = frozenset({"MISTUDIO_ENV", "MISTUDIO_CONFIG", "MISTUDIO_RELEASE", "MISTUDIO_INSTANCE"})
+OTHER_VARIABLES = frozenset(
+    {
+        "MISTUDIO_ENV", "MISTUDIO_CONFIG", "MISTUDIO_RELEASE", "MISTUDIO_INSTANCE",
+        "MISTUDIO_BACKUP_PASSPHRASE", "MISTUDIO_NOTIFY_URLS", "MISTUDIO_HEARTBEAT_URL",
+    }
+)  # fmt: skip
 SERVER_PREFIX = "MISTUDIO_SERVER_"
-_KEYS = tuple(name for name in EnvironmentTable.model_fields if name != "server")
-_PATHS = ("state_dir", "data_dir")
+BACKUP_PREFIX = "MISTUDIO_BACKUP_"
+_TABLES = ("server", "backup")
+_BACKUP_KEYS = tuple(f"backup.{name}" for name in BackupTable.model_fields)
+_KEYS = (*(name for name in EnvironmentTable.model_fields if name not in _TABLES), *_BACKUP_KEYS)
+_PATHS = (
+    "state_dir", "data_dir", "backup.directory", "backup.identity_file", "backup.passphrase_file", "backup.textfile",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +148,10 @@ def _variable_layer(environ: Mapping[str, str], cwd: Path) -> _Layer:
         key = variable.removeprefix("MISTUDIO_").lower()
         if variable.startswith(SERVER_PREFIX):
             key = f"server.{variable.removeprefix(SERVER_PREFIX).lower()}"
+        elif variable.startswith(BACKUP_PREFIX):
+            key = f"backup.{variable.removeprefix(BACKUP_PREFIX).lower()}"
+            if key not in _KEYS:
+                continue
         elif not variable.startswith("MISTUDIO_") or key not in _KEYS:
             continue
         if value:
@@ -150,6 +165,7 @@ def _file_layer(name: str, file: LoadedFile) -> _Layer:
         return _Layer({}, Path.cwd())
     given = table.model_dump(exclude_unset=True)
     given |= {f"server.{key.lower()}": value for key, value in given.pop("server", {}).items()}
+    given |= {f"backup.{key}": value for key, value in given.pop("backup", {}).items()}
     values = {key: (value, Origin("file", f"{file.path}: environments.{name}.{key}")) for key, value in given.items()}
     return _Layer(values, file.path.parent)
 
@@ -165,11 +181,12 @@ def _merge(layers: tuple[_Layer, ...]) -> tuple[dict[str, Any], dict[str, Origin
 
 
 def _validated(values: dict[str, Any], origins: Mapping[str, Origin]) -> EnvironmentTable:
-    own = {key: value for key, value in values.items() if not key.startswith("server.")}
+    own = {key: value for key, value in values.items() if not key.startswith(("server.", "backup."))}
+    own["backup"] = {key.removeprefix("backup."): value for key, value in values.items() if key in _BACKUP_KEYS}
     server = {key.removeprefix("server."): value for key, value in values.items() if key.startswith("server.")}
 
     def source_of(names: tuple[str, ...]) -> str:
-        return _source(origins[names[0]])
+        return _source(origins[".".join(names[:2]) if names[0] == "backup" else names[0]])
 
     try:
         table = EnvironmentTable.model_validate(own | {"server": server})
@@ -193,9 +210,20 @@ def _environment(
         name=name, state_dir=Path(os.path.normpath(state_dir)), engine=table.engine, host=table.host, port=table.port,
         backends=table.backends, workers=table.workers, run_as=table.run_as, prefer=table.prefer,
         database_url=table.database_url, redis_url=table.redis_url,
+        database_admin_url=table.database_admin_url, database_container=table.database_container,
         data_dir=Path(os.path.normpath(table.data_dir)) if table.data_dir else None,
-        server=server_variables(table.server),
+        server=server_variables(table.server), backup=_backup(table.backup),
     )  # fmt: skip
+
+
+def _backup(table: BackupTable) -> BackupSettings:
+    return BackupSettings(**{name: _frozen(value) for name, value in table})
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(value)
+    return Path(os.path.normpath(value)) if isinstance(value, Path) else value
 
 
 def _must_be_safe(environment: Environment, origins: Mapping[str, Origin]) -> None:
@@ -214,7 +242,8 @@ def _with_defaults(origins: Mapping[str, Origin], environment: Environment) -> d
 
 
 def _secrets(environment: Environment) -> tuple[str, ...]:
-    found = [*url_passwords(environment.database_url), *url_passwords(environment.redis_url)]
+    urls = (environment.database_url, environment.database_admin_url, environment.redis_url)
+    found = [password for url in urls for password in url_passwords(url)]
     try:
         generated = json.loads(environment.paths.secrets.read_text())
     except (OSError, ValueError):

@@ -6,6 +6,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 
+from mistudio_ops.domain.backup_settings import BackupSettings
+
 #: Ports of an environment are a block that starts at its public port; offsets within it.
 BACKEND_OFFSET = 1
 INTERNAL_OFFSET = 21
@@ -91,8 +93,11 @@ class Environment:
     prefer: Literal["system", "embedded"] = "system"
     database_url: str | None = None
     redis_url: str | None = None
+    database_admin_url: str | None = None
+    database_container: str | None = None
     data_dir: Path | None = None
     server: Mapping[str, str] = field(default_factory=dict)
+    backup: BackupSettings = field(default_factory=BackupSettings)
 
     @property
     def paths(self) -> EnvironmentPaths:
@@ -103,6 +108,11 @@ class Environment:
     def data(self) -> Path:
         """DATA_DIR."""
         return self.data_dir or self.paths.data
+
+    @property
+    def backups(self) -> Path:
+        """Where its backups are: beside the state directory by default, so that a purge does not remove them."""
+        return self.backup.directory or self.state_dir.with_name(f"{self.state_dir.name}.backups")
 
     @property
     def url(self) -> str:

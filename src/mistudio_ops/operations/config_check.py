@@ -6,7 +6,7 @@ from itertools import combinations
 from pathlib import Path
 
 from mistudio_ops.config.file import load_file
-from mistudio_ops.config.model import EnvironmentTable
+from mistudio_ops.config.model import BackupTable, EnvironmentTable
 from mistudio_ops.config.problems import ConfigurationError, Problem, nearest
 from mistudio_ops.config.resolve import OTHER_VARIABLES, SERVER_PREFIX, environment_names, resolve_environment
 from mistudio_ops.domain.configuration import CheckedConfiguration
@@ -54,7 +54,8 @@ def _collisions(environments: Sequence[Environment], source: str) -> list[Proble
 
 
 def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
-    keys = [name for name in EnvironmentTable.model_fields if name != "server"]
+    keys = [name for name in EnvironmentTable.model_fields if name not in {"server", "backup"}]
+    keys += [f"backup_{name}" for name in BackupTable.model_fields]
     warnings = []
     for variable in sorted(environ):
         if not variable.startswith("MISTUDIO_") or variable.startswith((SERVER_PREFIX, "MISTUDIO_TEST_")):

@@ -21,6 +21,9 @@ def show_configuration(resolved: Resolved) -> ShownConfiguration:
 def _value(environment: Any, key: str) -> Any:
     if key.startswith("server."):
         return environment.server[key.removeprefix("server.").upper()]
+    if key.startswith("backup."):
+        name = key.removeprefix("backup.")
+        return environment.backups if name == "directory" else getattr(environment.backup, name)
     # The default of data_dir is a folder of state_dir, which the property knows.
     return getattr(environment, "data" if key == "data_dir" else key)
 
@@ -30,4 +33,6 @@ def _shown(key: str, value: Any) -> Any:
         return without_password(value) if value else None
     if is_secret(key):
         return MASK
+    if isinstance(value, tuple):
+        return ", ".join(value)
     return value if value is None or isinstance(value, bool | int) else str(value)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mistudio_ops.config.file import load_file
-from mistudio_ops.config.model import ConfigFile, EnvironmentTable
+from mistudio_ops.config.model import BackupTable, ConfigFile, EnvironmentTable
 from mistudio_ops.config.problems import ConfigurationError
 from mistudio_ops.config.server_settings import known_settings, server_problems
 from mistudio_ops.domain.configuration import CheckedConfiguration
@@ -75,9 +75,13 @@ def uncommented() -> str:
 
 
 def test_the_example_is_valid_as_it_is_and_with_everything_uncommented() -> None:
-    assert ConfigFile.model_validate(tomllib.loads(example())).environments["local"].model_fields_set == {"server"}
+    assert ConfigFile.model_validate(tomllib.loads(example())).environments["local"].model_fields_set == {
+        "server",
+        "backup",
+    }
     table = ConfigFile.model_validate(tomllib.loads(uncommented())).environments["local"]
     assert table.model_fields_set == set(EnvironmentTable.model_fields), "every key is in the example"
+    assert table.backup.model_fields_set == set(BackupTable.model_fields), "every key is in the example"
     assert server_problems(table.server, lambda key: ("example", key)) == []
     assert set(table.server) <= set(known_settings())
 
@@ -86,6 +90,8 @@ def test_the_examples_defaults_are_the_defaults() -> None:
     table = ConfigFile.model_validate(tomllib.loads(uncommented())).environments["local"]
     for key in ("engine", "host", "port", "backends", "workers", "prefer"):
         assert getattr(table, key) == EnvironmentTable.model_fields[key].default, key
+    for key in ("keep_daily", "keep_weekly", "keep_monthly", "keep_pre_days", "at", "max_age_hours"):
+        assert getattr(table.backup, key) == BackupTable.model_fields[key].default, key
 
 
 def test_init_writes_once(tmp_path: Path) -> None:

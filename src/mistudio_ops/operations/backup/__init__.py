@@ -1,0 +1,1 @@
+"""Making backups, proving them, keeping and removing them."""
