@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 comma := ,
 stamp = $(VENV)/.installed-$(subst $(comma),-,$(1))
-DEV := embedded,train,dev
+DEV := embedded,train,notify,offsite,dev
 
 .DEFAULT_GOAL := help
 .PHONY: help up down test lint generate bench dist demo clean
