@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+_STATEMENT = "mistudio.statement"
 #: What changes the world, or is about to. Imports and look-ups of names would only add the same states again.
 ACTIONS = frozenset(
     {
-        "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.chown",
-        "os.utime", "shutil.rmtree", "shutil.move", "shutil.copyfile", "shutil.copytree", "fcntl.flock",
-        "subprocess.Popen", "socket.connect", "sqlite3.connect", "os.kill", "os.killpg", "mistudio.action",
+        "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod",
+        "os.chown", "os.utime", "shutil.rmtree", "shutil.move", "shutil.copyfile", "shutil.copytree", "fcntl.flock",
+        "subprocess.Popen", "socket.connect", "sqlite3.connect", "os.kill", "os.killpg", _STATEMENT,
     }
 )  # fmt: skip
 
@@ -37,7 +38,7 @@ class Killed:
 def killed_at_every_action(
     operation: Callable[[], Any], *, first: int = 1, every: int = 1, limit: int = 2000
 ) -> Iterator[Killed]:
-    """Run ``operation`` again and again, killed before action ``first``, ``first + every``, ...; the last one runs through.
+    """Run ``operation`` again and again, killed before action ``first``, ``first + every``, ...; the last runs through.
 
     The caller looks at what is there between two tries. An exception in the operation ends all with its traceback.
     """
@@ -76,12 +77,26 @@ def _child(operation: Callable[[], Any], n: int, writer: int) -> None:
 
     code = 0
     try:
+        _announce_statements()
         sys.addaudithook(hook)
         operation()
     except BaseException:  # noqa: BLE001 - told to the parent
         os.write(writer, traceback.format_exc().encode())
         code = 1
     os._exit(code)
+
+
+def _announce_statements() -> None:
+    """Let each SQL statement be an action, too: psycopg's C code announces nothing."""
+    import psycopg
+
+    execute = psycopg.Cursor.execute
+
+    def announced(cursor: Any, query: Any, *arguments: Any, **options: Any) -> Any:
+        sys.audit(_STATEMENT, str(query)[:200], None)
+        return execute(cursor, query, *arguments, **options)
+
+    psycopg.Cursor.execute = announced  # type: ignore[method-assign]
 
 
 def _writes(arguments: tuple[Any, ...]) -> bool:
