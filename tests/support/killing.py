@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 _STATEMENT = "mistudio.statement"
 #: What changes the world, or is about to. Imports and look-ups of names would only add the same states again.
 ACTIONS = frozenset(
@@ -88,8 +90,6 @@ def _child(operation: Callable[[], Any], n: int, writer: int) -> None:
 
 def _announce_statements() -> None:
     """Let each SQL statement be an action, too: psycopg's C code announces nothing."""
-    import psycopg
-
     execute = psycopg.Cursor.execute
 
     def announced(cursor: Any, query: Any, *arguments: Any, **options: Any) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from mistudio_ops.domain.backup import MANIFEST_FILE
 from mistudio_ops.domain.environment import Environment
 from mistudio_ops.drivers.lock import command_line, exclusive
 from mistudio_ops.drivers.processes import Survivor, referring_to
@@ -21,13 +22,17 @@ SETTLE_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class DownResult:
-    """What was stopped and removed. ``kept_data`` is a DATA_DIR outside the state directory, which is never removed."""
+    """What was stopped and removed. ``kept_data`` is a DATA_DIR outside the state directory, which is never removed.
+
+    Neither are ``kept_backups``: where they are, if there are any.
+    """
 
     environment: str
     stopped: tuple[str, ...]
     was_running: bool
     purged: bool
     kept_data: str | None = None
+    kept_backups: str | None = None
 
 
 def down(
@@ -67,7 +72,9 @@ def down(
         if purge:
             with reporter.step(f"remove {environment.state_dir}"):
                 _remove(environment)
-    return DownResult(environment.name, stopped, was_running, purge, _outside_data(environment))
+    return DownResult(
+        environment.name, stopped, was_running, purge, _outside_data(environment), _kept_backups(environment)
+    )
 
 
 def _check_confirmation(environment: Environment, confirm: str | None) -> None:
@@ -120,3 +127,7 @@ def _remove(environment: Environment) -> None:
 
 def _outside_data(environment: Environment) -> str | None:
     return None if environment.data.is_relative_to(environment.state_dir) else str(environment.data)
+
+
+def _kept_backups(environment: Environment) -> str | None:
+    return str(environment.backups) if any(environment.backups.glob(f"*/{MANIFEST_FILE}")) else None

@@ -22,6 +22,10 @@ def down_result(result: DownResult) -> Result:
     blocks: list[Block] = [Line(f"{result.environment}: {what}{', removed all its files' if result.purged else ''}")]
     if result.purged and result.kept_data:
         blocks.append(Line(f"kept: DATA_DIR {result.kept_data}, which lies outside the state directory", "warn"))
+    if result.purged and result.kept_backups:
+        blocks.append(
+            Line(f"kept: the backups in {result.kept_backups}; remove the folder if nobody needs them", "warn")
+        )
     return Result(DOWN_SCHEMA, result, blocks)
 
 
