@@ -11,10 +11,13 @@ Killed anywhere, the next run goes on: a backup loses its name first and its fil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from pathlib import Path
 
 from mistudio_ops.domain.backup import StoredBackup, Verification
 from mistudio_ops.domain.retention import PrunePlan, RetentionPolicy, plan_prune
 from mistudio_ops.drivers.archive_file import DamagedFileError, verify_hash
+from mistudio_ops.drivers.checkpoint_objects import UnknownReferencesError, object_path, objects_of, sweep_objects
+from mistudio_ops.operations.backup.create import clean
 from mistudio_ops.operations.backup.workplace import Workplace
 
 
@@ -22,7 +25,8 @@ from mistudio_ops.operations.backup.workplace import Workplace
 class Pruned:
     """What was decided and done. ``failed`` names those that could not be removed, with the reason.
 
-    ``turned_bad`` are backups that were thought good until they were read now.
+    ``turned_bad`` are backups that were thought good until they were read now; ``objects`` are checkpoint files that no
+    backup refers to any more.
     """
 
     plan: PrunePlan
@@ -31,7 +35,7 @@ class Pruned:
     failed: Mapping[str, str] = field(default_factory=dict)
     turned_bad: Mapping[str, str] = field(default_factory=dict)
     freed_bytes: int = 0
-    left_over: tuple[str, ...] = ()
+    objects: int = 0
 
 
 def prune(
@@ -53,19 +57,20 @@ def prune(
 def prune_locked(workplace: Workplace, policy: RetentionPolicy | None = None) -> Pruned:
     """Prune as ``prune`` does, with the directory's lock held by the caller."""
     policy = policy or RetentionPolicy.of(workplace.environment.backup)
-    left_over = workplace.directory.clean()
+    clean(workplace)
     with workplace.reporter.step("read what the removals count on") as step:
         plan, bad = _plan_on_sound_ground(workplace, policy, workplace.now())
         step.detail(f"{len(plan.relies_on)} backups")
     removed, failed = _remove(workplace, plan)
     freed = sum(one.backup.manifest.size for one in plan.remove if one.id in removed and one.backup.manifest)
+    objects, object_bytes = _sweep(workplace)
     return Pruned(
         plan,
         removed=removed,
         failed=failed,
         turned_bad={one.id: one.problem or "" for one in bad.values()},
-        freed_bytes=freed,
-        left_over=tuple(left_over),
+        freed_bytes=freed + object_bytes,
+        objects=objects,
     )
 
 
@@ -75,6 +80,7 @@ def _plan_on_sound_ground(
     """Plan, read what the plan counts on, and plan again with what was found, until all of it is sound."""
     bad: dict[str, StoredBackup] = {}
     sound: set[str] = set()
+    objects: set[Path] = set()
     while True:
         # What was found here counts even where it cannot be written down: damaged marks, a full disk.
         known = [bad.get(one.id, one) for one in workplace.directory.all()]
@@ -82,7 +88,7 @@ def _plan_on_sound_ground(
         unread = [one.backup for one in plan.keep if one.id in plan.relies_on and one.id not in sound]
         if not unread:
             return plan, bad
-        read = _read(workplace, unread[-1])
+        read = _read(workplace, unread[-1], objects)
         if read.good:
             sound.add(read.id)
         else:
@@ -90,14 +96,24 @@ def _plan_on_sound_ground(
             _record(workplace, read, now)
 
 
-def _read(workplace: Workplace, stored: StoredBackup) -> StoredBackup:
-    """Compare every file with its hash. What the system refuses to read may be good: it stays, uncounted."""
-    folder = workplace.directory.path(stored.id)
+def _read(workplace: Workplace, stored: StoredBackup, objects: set[Path]) -> StoredBackup:
+    """Compare every file with its hash, and the checkpoint files too, but for ``objects``, which were read before.
+
+    What the system refuses to read may be good: it stays, uncounted.
+    """
+    directory = workplace.directory
     try:
         for entry in stored.manifest.files if stored.manifest else ():
-            verify_hash(folder / entry.name, entry)
-    except DamagedFileError as error:
-        return replace(stored, problem=error.message, unreadable=isinstance(error.__cause__, OSError))
+            verify_hash(directory.path(stored.id) / entry.name, entry)
+        for one in objects_of(directory, stored):
+            path = object_path(directory, stored, one.plain_sha256)
+            if path not in objects:
+                verify_hash(path, one.entry(path.name.removeprefix(one.plain_sha256)))
+                objects.add(path)
+    except (DamagedFileError, UnknownReferencesError) as error:
+        cause = error.__cause__
+        refused = isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError)
+        return replace(stored, problem=error.message, unreadable=refused)
     except OSError as error:
         return replace(stored, problem=str(error), unreadable=True)
     return stored
@@ -131,3 +147,14 @@ def _remove(workplace: Workplace, plan: PrunePlan) -> tuple[tuple[str, ...], dic
                 removed.append(decision.id)
                 step.detail(decision.reasons[0])
     return tuple(removed), failed
+
+
+def _sweep(workplace: Workplace) -> tuple[int, int]:
+    """Remove checkpoint files that no backup refers to; return how many, and their bytes."""
+    try:
+        return sweep_objects(workplace.directory)
+    except UnknownReferencesError as error:
+        workplace.reporter.warning(f"checkpoint files stay where they are: {error.message}", hint=error.hint)
+    except OSError as error:
+        workplace.reporter.warning(f"checkpoint files that nothing refers to could not be removed: {error}")
+    return 0, 0
