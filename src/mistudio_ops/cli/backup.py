@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import typer
 
-from mistudio_ops.cli import backup_create, backup_list, backup_verify
+from mistudio_ops.cli import backup_create, backup_list, backup_verify, backup_prune, backup_pin
 from mistudio_ops.cli.default_command import DefaultGroup
 from mistudio_ops.cli.verb import verb_app
 
@@ -17,6 +17,8 @@ REGISTRARS: tuple[Callable[[typer.Typer], None], ...] = (
     backup_create.register,
     backup_list.register,
     backup_verify.register,
+    backup_prune.register,
+    backup_pin.register,
 )  # fmt: skip
 
 for register in REGISTRARS:
