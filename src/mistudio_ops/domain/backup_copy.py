@@ -1,72 +1,62 @@
-"""What a copy of a backup elsewhere says about itself. Pure values.
+"""Copies of backups elsewhere: their names, and the checkpoint objects that they need. Pure values.
 
-Beside the manifest a copy has a record of the checkpoint objects that it needs, so that their removal and their
-integrity need no key. It is written first, which keeps the objects from being swept, and the manifest last.
+A destination is laid out as a backup directory is. What comes from there is not trusted: names are checked before
+anything is written under them.
 """
 
-import hashlib
-import json
 import re
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from mistudio_ops.domain.backup import MANIFEST_FILE, MARKS_FILE, Manifest, Marks, Verification
+from mistudio_ops.domain.backup import MANIFEST_FILE, MARKS_FILE, FileEntry, Manifest, Marks, Verification
 from mistudio_ops.errors import VerificationError
 
-RECORD_FILE = "copy.json"
-RECORD_FORMAT = 1
 OBJECTS = "objects"
+OBJECTS_FILE = "objects.txt"
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
-
-
-class RecordError(VerificationError):
-    """The record of a copy is not what was written."""
-
-    code = "bad_copy_record"
+_OBJECT = re.compile(r"([0-9a-f]{64}) (\d+) ([0-9a-f]{64}) (\d+)")
 
 
 @dataclass(frozen=True, slots=True)
 class CopiedObject:
-    """A checkpoint object as it lies there. ``name`` is below ``objects/FINGERPRINT``."""
+    """A checkpoint object: its name from the destination's top, size and sha256 of its file."""
 
     name: str
     size: int
     sha256: str
+    plain_size: int
+    plain_sha256: str
+
+    def entry(self) -> FileEntry:
+        """Return what its file is compared with."""
+        return FileEntry(self.name, "checkpoints", self.size, self.sha256, self.plain_size, self.plain_sha256)
 
 
-@dataclass(frozen=True, slots=True)
-class CopyRecord:
-    """The objects of a copy. ``unproven`` were being sent: they are read back before they are relied upon."""
+def object_list(manifest: Manifest) -> FileEntry | None:
+    """Return the entry of the file that lists a backup's checkpoint objects; None where it needs none.
 
-    id: str
-    environment: str
-    fingerprint: str
-    objects: tuple[CopiedObject, ...] = ()
-    unproven: tuple[str, ...] = ()
+    Raises:
+        VerificationError: it holds checkpoints, and no list of them.
+    """
+    entry = next((one for one in manifest.files if one.name == OBJECTS_FILE), None)
+    if entry is None and manifest.checkpoints is not None and manifest.checkpoints.files:
+        raise VerificationError(f"backup {manifest.id} holds checkpoints and lists no objects")
+    return entry
 
-    def render(self) -> bytes:
-        """Return the one form in which it is written."""
-        document = asdict(self) | {"format": RECORD_FORMAT}
-        return json.dumps(document | {"sha256": _digest(document)}, indent=1, sort_keys=True).encode() + b"\n"
 
-    @classmethod
-    def parse(cls, raw: bytes) -> "CopyRecord":
-        """Return the record that ``raw`` is.
+def parse_objects(raw: bytes, fingerprint: str, suffix: str) -> tuple[CopiedObject, ...]:
+    """Return the objects that a list names: a line for each, hash and size of the content, then of the file.
 
-        Raises:
-            RecordError: it was cut, edited, or written by a later release, or names files outside.
-        """
-        try:
-            document = json.loads(raw)
-            sound = document.pop("sha256") == _digest(document) and document.pop("format") == RECORD_FORMAT
-            objects = tuple(CopiedObject(**one) for one in document.pop("objects"))
-            record = cls(**document | {"objects": objects, "unproven": tuple(document["unproven"])})
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RecordError(f"{RECORD_FILE} cannot be read: {type(error).__name__}") from error
-        names = [*(one.name for one in objects), *record.unproven, record.fingerprint]
-        if not sound or not all(safe_name(name) for name in names):
-            raise RecordError(f"{RECORD_FILE} was changed after it was written")
-        return record
+    Raises:
+        VerificationError: it is no such list.
+    """
+    lines = [_OBJECT.fullmatch(line) for line in raw.decode("ascii", "replace").splitlines()]
+    if not all(lines):
+        raise VerificationError(f"{OBJECTS_FILE} has a line that is none")
+    found = (match for match in lines if match)
+    folder = f"{OBJECTS}/{fingerprint}"
+    return tuple(CopiedObject(f"{folder}/{m[1][:2]}/{m[1]}{suffix}", int(m[4]), m[3], int(m[2]), m[1]) for m in found)
 
 
 def safe_name(name: str) -> bool:
@@ -76,21 +66,15 @@ def safe_name(name: str) -> bool:
 
 
 def unsafe_name(manifest: Manifest) -> str | None:
-    """Return the first file name of a manifest from elsewhere that would be written where it does not belong."""
-    taken = {MANIFEST_FILE, MARKS_FILE, RECORD_FILE}
-    names = (entry.name for entry in manifest.files)
-    bad = (name for name in names if "/" in name or name in taken or not safe_name(name))
-    return next(bad, None if safe_name(manifest.encryption.fingerprint) else manifest.encryption.fingerprint)
+    """Return the first name in a manifest from elsewhere that would be written where it does not belong."""
+    names = [*(entry.name for entry in manifest.files), manifest.encryption.fingerprint]
+    taken = {MANIFEST_FILE, MARKS_FILE}
+    return next((name for name in names if "/" in name or name in taken or not safe_name(name)), None)
 
 
 def name_in(backup_id: str, file: str) -> str:
     """Return the name of a backup's file at a destination."""
     return f"{backup_id}/{file}"
-
-
-def object_name(fingerprint: str, name: str) -> str:
-    """Return the name of a checkpoint object at a destination."""
-    return f"{OBJECTS}/{fingerprint}/{name}"
 
 
 def travelling(here: Marks, there: Marks, proven: Verification | None = None) -> Marks:
@@ -99,10 +83,9 @@ def travelling(here: Marks, there: Marks, proven: Verification | None = None) ->
     A copy is the same bytes, so what was read and restored here holds there; the hashes are those of its own disk.
     """
     content = tuple(one for one in here.verifications if one.ok and one.level != "hash")
-    bytes_there = () if proven else tuple(one for one in there.verifications if one.level == "hash")
-    marks = Marks(here.pinned or here.damaged, here.pin_reason, (*content, *bytes_there))
-    return Marks(marks.pinned, marks.pin_reason, (*marks.verifications, proven)) if proven else marks
+    bytes_there = (proven,) if proven else _of_bytes(there.verifications)
+    return Marks(here.pinned or here.damaged, here.pin_reason, (*content, *bytes_there))
 
 
-def _digest(document: object) -> str:
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+def _of_bytes(verifications: Iterable[Verification]) -> tuple[Verification, ...]:
+    return tuple(one for one in verifications if one.level == "hash")

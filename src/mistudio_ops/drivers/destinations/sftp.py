@@ -88,7 +88,7 @@ class Sftp:
 
     def _chunks(self, file: "asyncssh.SFTPClientFile") -> Iterator[bytes]:
         while chunk := self._run(file.read(CHUNK)):
-            yield cast(bytes, chunk)
+            yield cast("bytes", chunk)
 
     def _path(self, name: str) -> str:
         return posixpath.join(self.root, name) if name else self.root

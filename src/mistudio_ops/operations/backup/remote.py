@@ -1,5 +1,6 @@
 """What lies at a destination."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -13,27 +14,22 @@ from mistudio_ops.domain.backup import (
     Marks,
     StoredBackup,
 )
-from mistudio_ops.domain.backup_copy import (
-    RECORD_FILE,
-    CopyRecord,
-    RecordError,
-    name_in,
-    object_name,
-    unsafe_name,
-)
+from mistudio_ops.domain.backup_copy import CopiedObject, name_in, object_list, parse_objects, unsafe_name
+from mistudio_ops.drivers.archive_file import file_suffix
 from mistudio_ops.drivers.destinations import PARTIAL
 from mistudio_ops.drivers.destinations.choose import open_destination
+from mistudio_ops.errors import VerificationError
 from mistudio_ops.operations.backup.transfer import PATIENT, Patience, Transfer
 from mistudio_ops.operations.backup.workplace import Workplace
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A folder there. ``record`` is None where there is none, or none that can be read."""
+    """A folder there. ``objects`` are the checkpoint objects that it refers to, None when that cannot be known."""
 
     stored: StoredBackup
-    record: CopyRecord | None
     names: tuple[str, ...]
+    objects: tuple[CopiedObject, ...] | None = None
 
     @property
     def begun(self) -> bool:
@@ -54,10 +50,9 @@ class Copies:
         return sorted((one.stored for one in self.all if not one.begun), key=lambda one: (one.sequence, one.id))
 
     @property
-    def unproven(self) -> set[str]:
-        """Full names of objects that a push sent and did not read back."""
-        records = [one.record for one in self.all if one.record]
-        return {object_name(record.fingerprint, name) for record in records for name in record.unproven}
+    def vouched(self) -> set[str]:
+        """Names of the objects of good copies: they were read back before their manifest was written."""
+        return {one.name for copy in self.all if copy.stored.good for one in copy.objects or ()}
 
     @property
     def partials(self) -> list[str]:
@@ -93,12 +88,30 @@ def look(transfer: Transfer) -> Copies:
     return Copies(sizes, tuple(_copy(transfer, one, tuple(folders[one]), sizes) for one in sorted(folders)))
 
 
+def objects_there(transfer: Transfer, manifest: Manifest) -> tuple[CopiedObject, ...]:
+    """Return the checkpoint objects that a copy refers to.
+
+    Raises:
+        VerificationError: that cannot be known.
+    """
+    entry = object_list(manifest)
+    if entry is None:
+        return ()
+    raw = transfer.text(name_in(manifest.id, entry.name))
+    if raw is None or hashlib.sha256(raw).hexdigest() != entry.sha256:
+        raise VerificationError(f"{entry.name} is {'missing' if raw is None else 'damaged'}")
+    return parse_objects(raw, manifest.encryption.fingerprint, file_suffix(manifest.encryption))
+
+
 def _copy(transfer: Transfer, backup_id: str, names: tuple[str, ...], sizes: Mapping[str, int]) -> Copy:
-    record, record_problem = _record(transfer, backup_id, names)
     stored = _stored(transfer, backup_id, names, sizes)
-    if stored.manifest is not None and stored.problem is None:
-        stored = replace(stored, problem=record_problem or _objects_problem(record, sizes))
-    return Copy(stored, record, names)
+    if stored.manifest is None or stored.problem is not None:
+        return Copy(stored, names)
+    try:
+        objects = objects_there(transfer, stored.manifest)
+    except VerificationError as error:
+        return Copy(replace(stored, problem=error.message), names)
+    return Copy(replace(stored, problem=_objects_problem(objects, sizes)), names, objects)
 
 
 def _stored(transfer: Transfer, backup_id: str, names: tuple[str, ...], sizes: Mapping[str, int]) -> StoredBackup:
@@ -118,17 +131,6 @@ def _small(transfer: Transfer, name: str, names: tuple[str, ...]) -> bytes | Non
     return transfer.text(name) if name in names else None
 
 
-def _record(transfer: Transfer, backup_id: str, names: tuple[str, ...]) -> tuple[CopyRecord | None, str | None]:
-    raw = _small(transfer, name_in(backup_id, RECORD_FILE), names)
-    if raw is None:
-        return None, None
-    try:
-        record = CopyRecord.parse(raw)
-    except RecordError as error:
-        return None, error.message
-    return (record, None) if record.id == backup_id else (None, f"its {RECORD_FILE} is that of {record.id}")
-
-
 def _problem(backup_id: str, manifest: Manifest, sizes: Mapping[str, int]) -> str | None:
     if manifest.id != backup_id:
         return f"its manifest is that of {manifest.id}"
@@ -144,10 +146,6 @@ def _file_problem(entry: FileEntry, size: int | None) -> str | None:
     return f"{entry.name} has {size} bytes; {entry.size} were written" if size != entry.size else None
 
 
-def _objects_problem(record: CopyRecord | None, sizes: Mapping[str, int]) -> str | None:
-    if record is None:
-        return None
-    if record.unproven:
-        return f"{len(record.unproven)} checkpoint objects were sent and not read back"
-    bad = [one for one in record.objects if sizes.get(object_name(record.fingerprint, one.name)) != one.size]
-    return f"{len(bad)} checkpoint objects are missing or cut: {bad[0].name}" if bad else None
+def _objects_problem(objects: tuple[CopiedObject, ...], sizes: Mapping[str, int]) -> str | None:
+    bad = [one for one in objects if sizes.get(one.name) != one.size]
+    return f"{len(bad)} checkpoint objects are missing or cut, such as {bad[0].name}" if bad else None

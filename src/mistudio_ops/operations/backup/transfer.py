@@ -79,24 +79,20 @@ class Transfer:
             with attempt:
                 self.destination.remove(name)
 
-    def send(self, path: Path, name: str, size: int, sha256: str | None, step: Step) -> str:
-        """Send a file and read it back there; return its sha256. With ``sha256`` it must have that one here already.
+    def send(self, path: Path, name: str, size: int, sha256: str, step: Step) -> None:
+        """Send a file and read it back there.
 
         Raises:
             Damaged: the file here is not what was written, or the one there is not what was sent: it is removed.
         """
-        digest = ""
         for attempt in self._attempts():
             with attempt, _counted(step) as counted:
-                content = _Hashed(_local(path), str(path), size, sha256, counted)
-                self.destination.write(name, content, size)
-                digest = content.hexdigest
+                self.destination.write(name, _Hashed(_local(path), str(path), size, sha256, counted), size)
         try:
-            self.prove(name, size, digest, step)
+            self.prove(name, size, sha256, step)
         except Damaged:
             self.remove(name)
             raise
-        return digest
 
     def prove(self, name: str, size: int, sha256: str, step: Step) -> None:
         """Read a file there and compare it.
@@ -108,7 +104,7 @@ class Transfer:
             with attempt, _counted(step) as counted:
                 self._prove(name, size, sha256, counted)
 
-    def bring(self, name: str, path: Path, size: int, sha256: str | None, step: Step) -> None:
+    def bring(self, name: str, path: Path, size: int, sha256: str, step: Step) -> None:
         """Bring a file here, synced, as a new file ``path``; nothing stays of one that is not what was written.
 
         Raises:
@@ -143,14 +139,6 @@ class Transfer:
         return iter(context)
 
 
-def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file here."""
-    digest = hashlib.sha256()
-    for chunk in _local(path):
-        digest.update(chunk)
-    return digest.hexdigest()
-
-
 class _Counted:
     """Bytes that one attempt moved."""
 
@@ -177,13 +165,9 @@ def _counted(step: Step) -> Iterator[_Counted]:
 class _Hashed(Iterator[bytes]):
     """Passes chunks on; at the end it raises if they were not what was expected."""
 
-    def __init__(self, chunks: Iterator[bytes], what: str, size: int, sha256: str | None, counted: _Counted) -> None:
+    def __init__(self, chunks: Iterator[bytes], what: str, size: int, sha256: str, counted: _Counted) -> None:
         self._chunks, self._what, self._size, self._sha256, self._counted = chunks, what, size, sha256, counted
         self._hash = hashlib.sha256()
-
-    @property
-    def hexdigest(self) -> str:
-        return self._hash.hexdigest()
 
     def __next__(self) -> bytes:
         chunk = next(self._chunks, b"")
@@ -197,7 +181,7 @@ class _Hashed(Iterator[bytes]):
     def _compare(self) -> None:
         if self._counted.bytes != self._size:
             raise Damaged(f"{self._what} has {self._counted.bytes} bytes; {self._size} were written")
-        if self._sha256 is not None and self.hexdigest != self._sha256:
+        if self._hash.hexdigest() != self._sha256:
             raise Damaged(f"{self._what} is not what was written: its sha256 is another")
 
 
