@@ -1,4 +1,4 @@
-"""Copies of backups elsewhere: their names, and the checkpoint objects that they need. Pure values.
+"""Copies of backups elsewhere: their names and marks. Pure values.
 
 A destination is laid out as a backup directory is. What comes from there is not trusted: names are checked before
 anything is written under them.
@@ -6,57 +6,12 @@ anything is written under them.
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from mistudio_ops.domain.backup import MANIFEST_FILE, MARKS_FILE, FileEntry, Manifest, Marks, Verification
-from mistudio_ops.errors import VerificationError
+from mistudio_ops.domain.backup import MANIFEST_FILE, MARKS_FILE, Manifest, Marks, Verification
 
 OBJECTS = "objects"
-OBJECTS_FILE = "objects.txt"
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
-_OBJECT = re.compile(r"([0-9a-f]{64}) (\d+) ([0-9a-f]{64}) (\d+)")
-
-
-@dataclass(frozen=True, slots=True)
-class CopiedObject:
-    """A checkpoint object: its name from the destination's top, size and sha256 of its file."""
-
-    name: str
-    size: int
-    sha256: str
-    plain_size: int
-    plain_sha256: str
-
-    def entry(self) -> FileEntry:
-        """Return what its file is compared with."""
-        return FileEntry(self.name, "checkpoints", self.size, self.sha256, self.plain_size, self.plain_sha256)
-
-
-def object_list(manifest: Manifest) -> FileEntry | None:
-    """Return the entry of the file that lists a backup's checkpoint objects; None where it needs none.
-
-    Raises:
-        VerificationError: it holds checkpoints, and no list of them.
-    """
-    entry = next((one for one in manifest.files if one.name == OBJECTS_FILE), None)
-    if entry is None and manifest.checkpoints is not None and manifest.checkpoints.files:
-        raise VerificationError(f"backup {manifest.id} holds checkpoints and lists no objects")
-    return entry
-
-
-def parse_objects(raw: bytes, fingerprint: str, suffix: str) -> tuple[CopiedObject, ...]:
-    """Return the objects that a list names: a line for each, hash and size of the content, then of the file.
-
-    Raises:
-        VerificationError: it is no such list.
-    """
-    lines = [_OBJECT.fullmatch(line) for line in raw.decode("ascii", "replace").splitlines()]
-    if not all(lines):
-        raise VerificationError(f"{OBJECTS_FILE} has a line that is none")
-    found = (match for match in lines if match)
-    folder = f"{OBJECTS}/{fingerprint}"
-    return tuple(CopiedObject(f"{folder}/{m[1][:2]}/{m[1]}{suffix}", int(m[4]), m[3], int(m[2]), m[1]) for m in found)
 
 
 def safe_name(name: str) -> bool:

@@ -106,7 +106,7 @@ class Folder:
         if error.errno in _FULL:
             return DestinationError(
                 f"{self.root} is full: {error.strerror}",
-                hint=f"df -h {self.root}, then mistudio-ops backup remote prune --at {self.root}, or a larger disk",
+                hint=f"df -h {self.root}, then mistudio-ops backup prune --at {self.root}, or a larger disk",
             )
         if error.errno == errno.ENOENT:
             return DestinationError(

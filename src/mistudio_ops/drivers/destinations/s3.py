@@ -165,7 +165,7 @@ class S3:
         if any(code in text for code in _FULL):
             return DestinationError(
                 f"the store {self._where} is full: {_short(error)}",
-                hint=f"mistudio-ops backup remote prune --at '{self.url}'",
+                hint=f"mistudio-ops backup prune --at '{self.url}'",
             )
         if "without LOCATION" in text or "AuthorizationHeaderMalformed" in text or "PermanentRedirect" in text:
             return DestinationError(

@@ -125,7 +125,7 @@ class Sftp:
         full = isinstance(error, asyncssh.SFTPNoSpaceOnFilesystem | asyncssh.SFTPQuotaExceeded)
         if full or (free is not None and free < CHUNK and isinstance(error, asyncssh.SFTPFailure)):
             return DestinationError(
-                f"the disk of {self._host} is full", hint=f"mistudio-ops backup remote prune --at {self.url}"
+                f"the disk of {self._host} is full", hint=f"mistudio-ops backup prune --at {self.url}"
             )
         if isinstance(error, asyncssh.SFTPPermissionDenied):
             return DestinationError(

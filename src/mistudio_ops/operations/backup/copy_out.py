@@ -12,10 +12,10 @@ from datetime import datetime
 from pathlib import Path
 
 from mistudio_ops.domain.backup import MANIFEST_FILE, MARKS_FILE, Manifest, Marks, StoredBackup, Verification
-from mistudio_ops.domain.backup_copy import OBJECTS, CopiedObject, name_in, object_list, parse_objects, travelling
-from mistudio_ops.drivers.archive_file import file_suffix, verify_hash
+from mistudio_ops.domain.backup_copy import OBJECTS, name_in, travelling
 from mistudio_ops.drivers.backup_directory import BackupDirectory
 from mistudio_ops.errors import PreconditionError
+from mistudio_ops.operations.backup.copied_objects import objects_here
 from mistudio_ops.operations.backup.remote import Copies, Copy, look
 from mistudio_ops.operations.backup.transfer import Damaged, Transfer
 from mistudio_ops.presentation.reporter import Reporter, Step
@@ -139,7 +139,7 @@ class CopyOut:
         ]
 
     def _objects(self, copies: Copies) -> list[_Piece]:
-        objects = objects_here(self.directory, self.manifest)
+        objects = objects_here(self.directory, self.stored)
         return [
             _Piece(self.directory.root / one.name, one.name, one.size, one.sha256, present, shared=True)
             for one in objects
@@ -152,20 +152,6 @@ class CopyOut:
         marks = travelling(self.stored.marks, there, verification)
         if marks != there:
             self.transfer.put(name_in(self.manifest.id, MARKS_FILE), marks.render())
-
-
-def objects_here(directory: BackupDirectory, manifest: Manifest) -> tuple[CopiedObject, ...]:
-    """Return the checkpoint objects that a backup of this machine refers to.
-
-    Raises:
-        VerificationError: their list is damaged.
-    """
-    entry = object_list(manifest)
-    if entry is None:
-        return ()
-    path = directory.path(manifest.id) / entry.name
-    verify_hash(path, entry)
-    return parse_objects(path.read_bytes(), manifest.encryption.fingerprint, file_suffix(manifest.encryption))
 
 
 def prove_copy(transfer: Transfer, copy: Copy, reporter: Reporter, now: Callable[[], datetime]) -> list[str]:

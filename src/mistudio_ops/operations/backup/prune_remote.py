@@ -66,7 +66,7 @@ def prune_remote_locked(
         policy = RetentionPolicy.of(workplace.environment.backup)
         plan = plan_prune(ours, policy, workplace.now())
         doomed = [copy for one in plan.remove if (copy := copies.get(one.id)) is not None]
-        leftovers = [copy for copy in copies.all if copy.begun and not _will_be_completed(workplace, copy)]
+        leftovers = _leftovers(workplace, copies)
         objects = _unreferenced(copies, {copy.stored.id for copy in (*doomed, *leftovers)})
         names = [name for copy in (*doomed, *leftovers) for name in _in_order(copy)]
         if not dry_run:
@@ -95,9 +95,14 @@ def _here(workplace: Workplace, backup_id: str) -> StoredBackup | None:
         return None
 
 
-def _will_be_completed(workplace: Workplace, copy: Copy) -> bool:
-    """A copy that a killed push began is completed by the next one, as long as the backup is here."""
-    return _here(workplace, copy.stored.id) is not None
+def _leftovers(workplace: Workplace, copies: Copies) -> list[Copy]:
+    """Return folders without a manifest that no push will complete: the backup is not here any more.
+
+    Where other environments have copies too, it may be theirs that is on its way.
+    """
+    if not all(_is_ours(workplace, one) for one in copies.backups):
+        return []
+    return [copy for copy in copies.all if copy.begun and _here(workplace, copy.stored.id) is None]
 
 
 def _in_order(copy: Copy) -> list[str]:

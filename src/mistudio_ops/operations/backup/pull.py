@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Literal
 
 from mistudio_ops.domain.backup import Manifest, Marks, StoredBackup, Verification
-from mistudio_ops.domain.backup_copy import CopiedObject, name_in, travelling
+from mistudio_ops.domain.backup_copy import name_in, travelling
 from mistudio_ops.drivers.archive_file import DamagedFileError, verify_hash
 from mistudio_ops.drivers.backup_directory import LATEST, BackupDirectory, sync_folder
 from mistudio_ops.drivers.destinations.choose import open_destination
 from mistudio_ops.drivers.encryption import KEY_FILE, install_key
 from mistudio_ops.errors import NothingFoundError, PreconditionError, UsageError, VerificationError
+from mistudio_ops.operations.backup.copied_objects import CopiedObject
 from mistudio_ops.operations.backup.remote import Copies, Copy, look
 from mistudio_ops.operations.backup.transfer import PATIENT, Patience, Transfer
 from mistudio_ops.operations.backup.workplace import Workplace
@@ -101,7 +102,7 @@ def _bring(
 
 def _find(copies: Copies, which: str, environment: str, url: str) -> tuple[Copy, Manifest]:
     """Return the copy that is meant, if it can be used."""
-    hint = f"mistudio-ops backup remote list --at '{url}'"
+    hint = f"mistudio-ops backup list --at '{url}'"
     backups = copies.backups
     if which == LATEST:
         fitting = _of_environment([one for one in backups if one.good], environment, url)[-1:]
@@ -156,7 +157,7 @@ def _is_here(directory: BackupDirectory, one: CopiedObject) -> bool:
     if _size(path) != one.size:
         return False
     try:
-        verify_hash(path, one.entry())
+        verify_hash(path, one.entry)
     except DamagedFileError:
         return False
     return True

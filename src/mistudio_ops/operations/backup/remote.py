@@ -1,6 +1,5 @@
 """What lies at a destination."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -14,11 +13,11 @@ from mistudio_ops.domain.backup import (
     Marks,
     StoredBackup,
 )
-from mistudio_ops.domain.backup_copy import CopiedObject, name_in, object_list, parse_objects, unsafe_name
-from mistudio_ops.drivers.archive_file import file_suffix
+from mistudio_ops.domain.backup_copy import name_in, unsafe_name
 from mistudio_ops.drivers.destinations import PARTIAL
 from mistudio_ops.drivers.destinations.choose import open_destination
 from mistudio_ops.errors import VerificationError
+from mistudio_ops.operations.backup.copied_objects import CopiedObject, objects_there
 from mistudio_ops.operations.backup.transfer import PATIENT, Patience, Transfer
 from mistudio_ops.operations.backup.workplace import Workplace
 
@@ -86,21 +85,6 @@ def look(transfer: Transfer) -> Copies:
         if rest and ID_PATTERN.fullmatch(folder):
             folders.setdefault(folder, []).append(name)
     return Copies(sizes, tuple(_copy(transfer, one, tuple(folders[one]), sizes) for one in sorted(folders)))
-
-
-def objects_there(transfer: Transfer, manifest: Manifest) -> tuple[CopiedObject, ...]:
-    """Return the checkpoint objects that a copy refers to.
-
-    Raises:
-        VerificationError: that cannot be known.
-    """
-    entry = object_list(manifest)
-    if entry is None:
-        return ()
-    raw = transfer.text(name_in(manifest.id, entry.name))
-    if raw is None or hashlib.sha256(raw).hexdigest() != entry.sha256:
-        raise VerificationError(f"{entry.name} is {'missing' if raw is None else 'damaged'}")
-    return parse_objects(raw, manifest.encryption.fingerprint, file_suffix(manifest.encryption))
 
 
 def _copy(transfer: Transfer, backup_id: str, names: tuple[str, ...], sizes: Mapping[str, int]) -> Copy:
