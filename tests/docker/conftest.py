@@ -1,19 +1,16 @@
 """A real Engine, and PostgreSQL in containers, for the tests of this folder."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
+import docker
 from tests.support.docker_engine import Image, PostgresContainer, connect, image_of, programs
-
-if TYPE_CHECKING:
-    import docker
 
 
 @pytest.fixture(scope="session")
-def engine() -> Iterator["docker.DockerClient"]:
+def engine() -> Iterator[docker.DockerClient]:
     """A client of the Engine."""
     client = connect()
     yield client
@@ -21,19 +18,19 @@ def engine() -> Iterator["docker.DockerClient"]:
 
 
 @pytest.fixture(scope="session")
-def image(engine: "docker.DockerClient") -> Image:
+def image(engine: docker.DockerClient) -> Image:
     """An image with the newest PostgreSQL of this machine."""
     return image_of(engine, programs()[-1])
 
 
 @pytest.fixture(scope="session")
-def debian_image(engine: "docker.DockerClient") -> Image:
+def debian_image(engine: docker.DockerClient) -> Image:
     """An image with the oldest PostgreSQL of this machine: where the system has one, laid out as Debian's are."""
     return image_of(engine, programs()[0])
 
 
 @pytest.fixture(scope="session")
-def shared_postgres(engine: "docker.DockerClient", image: Image) -> Iterator[PostgresContainer]:
+def shared_postgres(engine: docker.DockerClient, image: Image) -> Iterator[PostgresContainer]:
     """A container for tests that leave it running."""
     container = PostgresContainer(engine, image)
     try:
@@ -43,7 +40,7 @@ def shared_postgres(engine: "docker.DockerClient", image: Image) -> Iterator[Pos
 
 
 @pytest.fixture
-def own_postgres(engine: "docker.DockerClient", image: Image) -> Iterator[PostgresContainer]:
+def own_postgres(engine: docker.DockerClient, image: Image) -> Iterator[PostgresContainer]:
     """A container of this test's own, which it may stop."""
     container = PostgresContainer(engine, image)
     try:

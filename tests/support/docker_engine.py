@@ -16,15 +16,13 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 import pytest
 
+import docker
 from mistudio_ops.drivers.embedded import Program, find_programs
-
-if TYPE_CHECKING:
-    import docker
 
 #: Part of every tag: an image made by another recipe is not used.
 RECIPE = "3"
@@ -53,10 +51,8 @@ def required() -> bool:
     return "docker" in os.environ.get("MISTUDIO_TEST_REQUIRE", "").split(",")
 
 
-def connect() -> "docker.DockerClient":
+def connect() -> docker.DockerClient:
     """Return a client of the Engine that answers; else the test is skipped with the reason, or fails."""
-    import docker
-
     try:
         client = docker.from_env(timeout=60)
     except docker.errors.DockerException as error:
@@ -97,10 +93,8 @@ class Image:
     on_path: bool
 
 
-def image_of(client: "docker.DockerClient", program: Program) -> Image:
+def image_of(client: docker.DockerClient, program: Program) -> Image:
     """Return an image with that program's PostgreSQL; it is made when the Engine has none of this recipe."""
-    import docker
-
     on_path = program.source == "embedded"
     digest = hashlib.sha256(f"{RECIPE} {_SERVE} {program.version} {program.path}".encode()).hexdigest()[:12]
     image = Image(f"{REPOSITORY}:{program.major}-{digest}", program.major, program.version, on_path)
@@ -120,7 +114,7 @@ def image_of(client: "docker.DockerClient", program: Program) -> Image:
 class PostgresContainer:
     """A PostgreSQL in a container, published on 127.0.0.1. ``remove`` takes it away with its data."""
 
-    client: "docker.DockerClient"
+    client: docker.DockerClient
     image: Image
     name: str = field(default_factory=lambda: f"mistudio-test-{secrets.token_hex(4)}")
     password: str = field(default_factory=lambda: secrets.token_urlsafe(12))

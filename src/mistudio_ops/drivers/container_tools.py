@@ -1,7 +1,7 @@
 """PostgreSQL's client programs in the container that PostgreSQL itself runs in: they always fit.
 
-``docker exec -i`` and never ``-t``: a terminal would turn each newline of a dump into two bytes. A program in a container
-outlives the docker command that started it. So its session is known by its application name, and is ended by
+``docker exec -i`` and never ``-t``: a terminal would turn each newline of a dump into two bytes. A program in a
+container outlives the docker command that started it. So its session is known by its application name, and is ended by
 ``database_sessions.end_sessions`` when we clean up, or when the next run begins.
 """
 
@@ -89,7 +89,7 @@ def find_in_container(server_major: int, access: DatabaseAccess, _settings: Back
 
 
 def container_variables(login: Login, host: str, port: int, dbname: str, application: str) -> dict[str, str]:
-    """Return libpq's variables for a program that reaches the server at ``host``:``port``, and has none of our files."""
+    """Return libpq's variables for a program that reaches the server at ``host``:``port``, without our files."""
     options = {name: value for name, value in login.options.items() if not name.startswith(_OUTSIDE)}
     inside = Login(host, port, login.user, login.password, options)
     return inside.variables(dbname, application) | {"LC_ALL": "C.UTF-8"}
