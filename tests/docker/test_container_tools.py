@@ -17,7 +17,7 @@ from mistudio_ops.drivers import docker_cli, throwaway_tools
 from mistudio_ops.drivers.container_tools import find_in_container
 from mistudio_ops.drivers.database_access import DatabaseAccess, Login
 from mistudio_ops.drivers.database_sessions import end_sessions
-from mistudio_ops.drivers.pg_tools import PgTools
+from mistudio_ops.drivers.pg_tools import PgTools, find_tools
 from mistudio_ops.drivers.throwaway_tools import LABEL, ThrowawayTools, find_throwaway, remove_left
 from mistudio_ops.errors import PreconditionError
 from tests.docker.conftest import database_with_rows
@@ -261,14 +261,16 @@ def test_a_program_that_fails_gives_its_exit_code_and_words(shared_postgres: Pos
     assert b"no matching tables" in errors
 
 
-def test_signals_to_our_process_group_end_the_command(shared_postgres: PostgresContainer, many_rows: str) -> None:
+def test_a_command_that_is_told_to_end_did_not_succeed(shared_postgres: PostgresContainer, many_rows: str) -> None:
+    """``docker exec`` itself would say 0, and half a dump would pass for a whole one."""
     process = find(shared_postgres).start(
         "psql", ["-c", "SELECT pg_sleep(60)"], login_of(shared_postgres), many_rows, application=APPLICATION,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     until(lambda: sessions(shared_postgres, many_rows) == 1)
     os.killpg(process.pid, signal.SIGTERM)
-    assert process.wait(10) != 0
+    assert process.wait(10) == -signal.SIGTERM
+    assert process.poll() == -signal.SIGTERM
     with psycopg.connect(shared_postgres.url("postgres"), autocommit=True) as admin:
         end_sessions(admin, APPLICATION, many_rows)
 
@@ -355,3 +357,13 @@ def test_no_docker_command(shared_postgres: PostgresContainer, monkeypatch: pyte
 def test_the_label_names_this_process() -> None:
     assert throwaway_tools._is_alive(throwaway_tools._ourselves())
     assert not throwaway_tools._is_alive("garbage")
+
+
+def test_the_order_of_places(shared_postgres: PostgresContainer) -> None:
+    """The database's own container comes first, though this machine has programs of the same major version."""
+    access, major = access_of(shared_postgres), shared_postgres.image.major
+    assert find_tools(major, access, BackupSettings()).place == f"container {shared_postgres.name}"
+    outside = DatabaseAccess("lab", access.owner, access.admin)
+    assert find_tools(major, outside, BackupSettings()).shares_files
+    with pytest.raises(PreconditionError, match="postgres:98 is not there"):
+        find_tools(98, outside, BackupSettings())

@@ -6,6 +6,7 @@ container outlives the docker command that started it. So its session is known b
 """
 
 import re
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,10 @@ from mistudio_ops.errors import PreconditionError
 
 POSTGRES_PORT = 5432
 _VERSION = re.compile(r"\(PostgreSQL\) (\d+(?:\.\d+)*)")
+#: ``docker exec`` that gets a SIGTERM ends with 0 and leaves the program behind (measured with 28.2). So a program that
+#: succeeded says this instead, and 0 is not success.
+SUCCESS = 57
+_SAY = f'"$@"; code=$?; [ $code -ne 0 ] || code={SUCCESS}; exit $code'
 #: What names a file of this machine, or guards a way that is not taken inside the container.
 _OUTSIDE = ("ssl", "passfile", "service", "krb", "requiressl", "requirepeer")
 
@@ -57,10 +62,27 @@ class ContainerTools:
         refuse_files(pass_fds)
         variables = container_variables(login, "127.0.0.1", self.port, dbname, application)
         argv = [
-            docker_cli.program(), "exec", "-i", *by_name(variables), self.container,
+            docker_cli.program(), "exec", "-i", *by_name(variables), self.container, "sh", "-c", _SAY, "sh",
             str(self.folder / program) if self.folder else program, *arguments,
         ]  # fmt: skip
-        return start_process(argv, docker_cli.cli_environment() | variables, stdin=stdin, stdout=stdout, stderr=stderr)
+        return start_process(
+            argv, docker_cli.cli_environment() | variables, stdin=stdin, stdout=stdout, stderr=stderr, popen=_Exec
+        )
+
+
+class _Exec(subprocess.Popen[bytes]):
+    """A ``docker exec`` whose exit status is that of the program inside; -15 when the command was told to end."""
+
+    _own_code: int | None = None
+
+    @property
+    def returncode(self) -> int | None:  # type: ignore[override]
+        """As everywhere: None while it runs."""
+        return {SUCCESS: 0, 0: -int(signal.SIGTERM)}.get(self._own_code, self._own_code)  # type: ignore[arg-type]
+
+    @returncode.setter
+    def returncode(self, code: int | None) -> None:
+        self._own_code = code
 
 
 def find_in_container(server_major: int, access: DatabaseAccess, _settings: BackupSettings) -> ContainerTools | str:

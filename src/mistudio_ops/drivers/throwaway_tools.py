@@ -95,8 +95,17 @@ def remove_left(alive: Callable[[str], bool] | None = None) -> list[str]:
     owners = dict(line.split(maxsplit=1) for line in listing.splitlines() if " " in line)
     left = [name for name, owner in owners.items() if not alive(owner)]
     for name in left:
-        docker_cli.run("rm", "-f", name)
+        _remove(name)
     return left
+
+
+def _remove(name: str) -> None:
+    try:
+        docker_cli.run("rm", "-f", name)
+    except DockerCommandError as error:
+        # It has just ended, and the Engine removes it by itself.
+        if not any(told in error.message.lower() for told in ("already in progress", "no such container")):
+            raise
 
 
 def _look(server_major: int, image: str) -> ThrowawayTools | str:

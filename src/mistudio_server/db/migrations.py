@@ -59,9 +59,7 @@ def revisions(url: URL) -> Revisions:
     return Revisions(current=current, head=head())
 
 
-def upgrade(
-    url: URL, revision: str = "head", *, wait: float | None = None, on_wait: OnWait | None = None
-) -> Revisions:
+def upgrade(url: URL, revision: str = "head", *, wait: float | None = None, on_wait: OnWait | None = None) -> Revisions:
     """Migrate up to ``revision``; a no-op when the database is there already.
 
     ``wait`` and ``on_wait`` are about other maintenance: see ``maintenance_lock.take``.
