@@ -16,7 +16,6 @@ from mistudio_ops.domain.backup_settings import BackupSettings
 from mistudio_ops.drivers import docker_cli, throwaway_tools
 from mistudio_ops.drivers.container_tools import find_in_container
 from mistudio_ops.drivers.database_access import DatabaseAccess, Login
-from mistudio_ops.drivers.database_sessions import end_sessions
 from mistudio_ops.drivers.pg_tools import PgTools, find_tools
 from mistudio_ops.drivers.throwaway_tools import LABEL, ThrowawayTools, find_throwaway, remove_left
 from mistudio_ops.errors import PreconditionError
@@ -71,6 +70,14 @@ def sessions(container: PostgresContainer, database: str = "lab") -> int:
         ).fetchone()
     assert row is not None
     return int(row[0])
+
+
+def end_sessions(container: PostgresContainer, database: str) -> int:
+    """End what a killed command left; return how many there were."""
+    with psycopg.connect(container.url(database), autocommit=True) as session:
+        return session.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s", (APPLICATION,)
+        ).rowcount
 
 
 def until(condition: Callable[[], bool], seconds: float = 15) -> None:
@@ -151,15 +158,14 @@ def test_no_password_in_any_command_line(shared_postgres: PostgresContainer, man
     finally:
         process.kill()
         process.communicate()
-        with psycopg.connect(shared_postgres.url("postgres"), autocommit=True) as admin:
-            end_sessions(admin, APPLICATION, many_rows)
+        end_sessions(shared_postgres, many_rows)
         remove_left(lambda _: False)
 
 
 def test_a_killed_command_leaves_its_program_and_the_next_run_ends_it(
     shared_postgres: PostgresContainer, many_rows: str
 ) -> None:
-    """What the kill leaves is shown too: were it nothing, nobody would need ``end_sessions``."""
+    """What the kill leaves is shown too: were it nothing, nobody would have to end sessions."""
     process = find(shared_postgres).start(
         "psql", ["-c", "SELECT pg_sleep(60) FROM numbers LIMIT 1"], login_of(shared_postgres), many_rows,
         application=APPLICATION, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -170,26 +176,9 @@ def test_a_killed_command_leaves_its_program_and_the_next_run_ends_it(
     time.sleep(0.3)
     assert sessions(shared_postgres, many_rows) == 1
     assert any("psql" in line for line in shared_postgres.processes())
-    with psycopg.connect(shared_postgres.url("postgres"), autocommit=True) as admin:
-        assert len(end_sessions(admin, APPLICATION, many_rows)) == 1
+    assert end_sessions(shared_postgres, many_rows) == 1
     until(lambda: sessions(shared_postgres, many_rows) == 0)
     until(lambda: not any("psql" in line for line in shared_postgres.processes()))
-
-
-def test_sessions_of_others_and_named_ones_stay(shared_postgres: PostgresContainer, rows: str) -> None:
-    url = shared_postgres.url(rows)
-    with (
-        psycopg.connect(url, application_name="researcher") as other,
-        psycopg.connect(url, application_name=APPLICATION) as ours,
-        psycopg.connect(url, application_name=APPLICATION) as kept,
-        psycopg.connect(shared_postgres.url("postgres"), application_name=APPLICATION, autocommit=True) as admin,
-    ):
-        ended = end_sessions(admin, APPLICATION, rows, but=(kept.info.backend_pid,))
-        assert ended == [ours.info.backend_pid]
-        assert other.execute("SELECT 1").fetchone() == (1,)
-        assert kept.execute("SELECT 1").fetchone() == (1,)
-        with pytest.raises(psycopg.OperationalError):
-            ours.execute("SELECT 1")
 
 
 def test_a_killed_run_leaves_a_container_that_the_next_removes(
@@ -206,8 +195,7 @@ def test_a_killed_run_leaves_a_container_that_the_next_removes(
     process.wait()
     assert remove_left() == []  # its process, this test, lives: it may be at work
     assert len(remove_left(lambda _: False)) == 1
-    with psycopg.connect(shared_postgres.url("postgres"), autocommit=True) as admin:
-        end_sessions(admin, APPLICATION, many_rows)  # a server process notices when it next writes to its client
+    end_sessions(shared_postgres, many_rows)  # a server process notices when it next writes to its client
     until(lambda: sessions(shared_postgres, many_rows) == 0)
     assert engine.containers.list(all=True, filters={"label": LABEL}) == []
 
@@ -271,8 +259,7 @@ def test_a_command_that_is_told_to_end_did_not_succeed(shared_postgres: Postgres
     os.killpg(process.pid, signal.SIGTERM)
     assert process.wait(10) == -signal.SIGTERM
     assert process.poll() == -signal.SIGTERM
-    with psycopg.connect(shared_postgres.url("postgres"), autocommit=True) as admin:
-        end_sessions(admin, APPLICATION, many_rows)
+    end_sessions(shared_postgres, many_rows)
 
 
 def test_open_files_are_refused(shared_postgres: PostgresContainer) -> None:

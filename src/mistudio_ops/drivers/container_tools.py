@@ -1,8 +1,8 @@
 """PostgreSQL's client programs in the container that PostgreSQL itself runs in: they always fit.
 
 ``docker exec -i`` and never ``-t``: a terminal would turn each newline of a dump into two bytes. A program in a
-container outlives the docker command that started it. So its session is known by its application name, and is ended by
-``database_sessions.end_sessions`` when we clean up, or when the next run begins.
+container outlives the docker command that started it. So its session is known by its application name, and is ended
+when a failed run cleans up, or when the next one begins: see ``snapshot.end_leftovers``.
 """
 
 import re
@@ -76,9 +76,10 @@ class _Exec(subprocess.Popen[bytes]):
     _own_code: int | None = None
 
     @property
-    def returncode(self) -> int | None:  # type: ignore[override]
+    def returncode(self) -> int | None:
         """As everywhere: None while it runs."""
-        return {SUCCESS: 0, 0: -int(signal.SIGTERM)}.get(self._own_code, self._own_code)  # type: ignore[arg-type]
+        code = self._own_code
+        return {SUCCESS: 0, 0: -int(signal.SIGTERM)}.get(code, code) if code is not None else None
 
     @returncode.setter
     def returncode(self, code: int | None) -> None:

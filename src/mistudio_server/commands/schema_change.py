@@ -18,7 +18,7 @@ def change(
 ) -> Revisions:
     """Go to revision ``to`` (None: only look).
 
-    Other maintenance is waited for, up to ``lock_wait`` seconds (None: those of the settings), and named to ``on_wait``.
+    Other maintenance is waited for, up to ``lock_wait`` seconds (None: those of the settings), ``on_wait`` is told.
 
     Raises:
         InvalidInputError: there is no such revision.
