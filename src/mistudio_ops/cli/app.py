@@ -27,6 +27,7 @@ VERBS: Mapping[str, Verb] = {
     "health": Verb("mistudio_ops.cli.health", "Check that everything works; exit 1 if anything does not."),
     "logs": Verb("mistudio_ops.cli.logs", "Show or follow the logs of units."),
     "down": Verb("mistudio_ops.cli.down", "Stop an environment; with --purge remove its files."),
+    "backup": Verb("mistudio_ops.cli.backup", "Make backups, list and verify them, keep and copy them."),
     "doctor": Verb("mistudio_ops.cli.doctor", "Look at this machine: what a deploy needs, and what is missing."),
     "init": Verb("mistudio_ops.cli.init", "Write a commented mistudio.toml."),
     "config": Verb("mistudio_ops.cli.config", "Show, check or render the configuration."),

