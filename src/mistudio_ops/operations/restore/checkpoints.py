@@ -46,6 +46,11 @@ class PutBack:
         """Where this restore lays files ready: on the file system that they belong to."""
         return self.root / f"{STAGE_PREFIX}{self.token}"
 
+    def missing_bytes(self) -> int:
+        """Return the bytes of the files that are not there, or have another size: about what staging takes."""
+        files = read_index(self.workplace, self.stored, self.identities)
+        return sum(file.size for file in files if _size(self.root / file.path) != file.size)
+
     def stage(self) -> tuple[int, int]:
         """Lay ready every checkpoint that is missing or differs; return how many, and how many are there already."""
         folders = self._folders()
@@ -131,10 +136,17 @@ class PutBack:
         return True
 
 
-def _same(path: Path, file: CheckpointFile) -> bool:
+def _size(path: Path) -> int | None:
     try:
-        if path.stat().st_size != file.size:
-            return False
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+def _same(path: Path, file: CheckpointFile) -> bool:
+    if _size(path) != file.size:
+        return False
+    try:
         with path.open("rb") as opened:
             digest = hashlib.file_digest(opened, "sha256").hexdigest()
     except OSError:

@@ -1,6 +1,5 @@
 """What a restore finds, and what makes it impossible. Nothing is changed here."""
 
-import os
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from mistudio_ops.drivers.database_access import DatabaseAccess
 from mistudio_ops.drivers.pg_tools import find_tools
 from mistudio_ops.errors import LockedError, PreconditionError, VerificationError
 from mistudio_ops.operations.backup.workplace import Workplace
+from mistudio_ops.operations.restore.checkpoints import PutBack
 from mistudio_ops.operations.restore.known_revisions import check_revision
 from mistudio_ops.operations.restore.lab import Lab
 from mistudio_ops.operations.restore.loss import measure_loss
@@ -67,7 +67,8 @@ def gather(
     identities = workplace.identities(stored, workplace.keys())
     exists = databases.exists(access, access.name)
     with_safety = exists and not skip_safety
-    check_room(workplace, manifest, free_bytes, safety=with_safety, parallel=jobs > 1)
+    missing = PutBack(workplace, stored, identities, token).missing_bytes()
+    check_room(workplace, manifest, free_bytes, safety=with_safety, checkpoints=missing)
     _check_hashes(workplace, stored, manifest)
     units = lab.writers()
     facts = RestoreFacts(
@@ -105,7 +106,7 @@ def _check_server(workplace: Workplace, access: DatabaseAccess, manifest: Manife
         missing = [str(row[0]) for row in connection.execute(_MISSING_EXTENSIONS, (list(wanted.extensions),))]
     if major < wanted.server_major:
         raise PreconditionError(
-            f"backup {manifest.id} is of PostgreSQL {wanted.server_version}; the server here is {major}, which is older",
+            f"backup {manifest.id} is of PostgreSQL {wanted.server_version}, and the server here is older: {major}",
             hint=f"restore it on PostgreSQL {wanted.server_major} or later",
         )
     if missing:
@@ -118,7 +119,7 @@ def _check_server(workplace: Workplace, access: DatabaseAccess, manifest: Manife
 
 
 def check_room(
-    workplace: Workplace, manifest: Manifest, free_bytes: FreeBytes, *, safety: bool, parallel: bool
+    workplace: Workplace, manifest: Manifest, free_bytes: FreeBytes, *, safety: bool, checkpoints: int
 ) -> None:
     """Make sure that everything fits; what lies on one disk is added up.
 
@@ -126,33 +127,30 @@ def check_room(
         PreconditionError: it names the disk, what is needed there and for what.
     """
     needs: dict[int, list[tuple[Path, int, str]]] = defaultdict(list)
-    for wanted, size, what in _needs(workplace, manifest, safety=safety, parallel=parallel):
+    for wanted, size, what in _needs(workplace, manifest, safety=safety, checkpoints=checkpoints):
         path = next(folder for folder in (wanted, *wanted.parents) if folder.exists())
-        needs[os.stat(path).st_dev].append((path, size, what))
+        needs[path.stat().st_dev].append((path, size, what))
     for there in needs.values():
         path, total = there[0][0], sum(size for _, size, _ in there)
         free = free_bytes(path)
         if free < total:
             raise PreconditionError(
-                f"{path} has {free / 1e6:.0f} MB free; restoring backup {manifest.id} needs {total / 1e6:.0f} MB there: "
+                f"{path} has {free / 1e6:.0f} MB free; restoring {manifest.id} needs {total / 1e6:.0f} MB there: "
                 + ", ".join(f"{size / 1e6:.0f} MB for {what}" for _, size, what in there),
                 hint="free some space there; mistudio-ops restore finalize drops databases that earlier restores kept",
             )
 
 
 def _needs(
-    workplace: Workplace, manifest: Manifest, *, safety: bool, parallel: bool
+    workplace: Workplace, manifest: Manifest, *, safety: bool, checkpoints: int
 ) -> Iterator[tuple[Path, int, str]]:
     environment = workplace.environment
     if environment.database_url is None:
         yield environment.paths.postgres, int(manifest.database.size_bytes * _GROWTH) + MARGIN_BYTES, "the database"
     if safety:
         yield workplace.directory.root, int(manifest.size * _GROWTH) + MARGIN_BYTES // 4, "a backup of the current one"
-    if manifest.checkpoints is not None:
-        yield environment.data, manifest.checkpoints.bytes, "checkpoints"
-    dump = manifest.file("database")
-    if parallel and dump is not None:
-        yield workplace.directory.root, dump.plain_size, "the unpacked dump, while it is loaded"
+    if checkpoints:
+        yield environment.data, checkpoints, "checkpoints"
 
 
 def _check_hashes(workplace: Workplace, stored: StoredBackup, manifest: Manifest) -> None:

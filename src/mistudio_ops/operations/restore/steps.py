@@ -1,19 +1,20 @@
 """The steps of a restore. Each may be done again: it finds what is there already."""
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from mistudio_ops.domain.backup import Manifest, StoredBackup
+from mistudio_ops.domain.backup import Manifest, StoredBackup, Verification
 from mistudio_ops.domain.restore_plan import RestorePlan, RestoreStep
 from mistudio_ops.drivers import databases
 from mistudio_ops.drivers.database_access import DatabaseAccess
+from mistudio_ops.drivers.encryption import WrongKeyError
+from mistudio_ops.drivers.snapshot import maintenance_session
 from mistudio_ops.errors import LockedError, OpsError, PreconditionError, VerificationError
 from mistudio_ops.operations.backup.workplace import Workplace
 from mistudio_ops.operations.restore.checkpoints import PutBack
 from mistudio_ops.operations.restore.lab import HEALTH_SECONDS, Lab
-from mistudio_ops.operations.restore.maintenance import no_maintenance
 from mistudio_ops.operations.restore.settle import settle_runs
 
 #: The copy is loaded by now: whoever maintains the live database is waited for this long at least.
@@ -96,7 +97,14 @@ def _copy(work: Work) -> str:
 def _load(work: Work) -> str:
     from mistudio_ops.operations.backup.loading import load
 
-    load(work.workplace, work.backup, work.access, work.plan.incoming, jobs=work.plan.jobs, identities=work.identities)
+    plan = work.plan
+    try:
+        load(work.workplace, work.backup, work.access, plan.incoming, jobs=plan.jobs, identities=work.identities)
+    except WrongKeyError:
+        raise
+    except VerificationError as error:
+        _record(work, ok=False, reason=error.message)
+        raise
     return ""
 
 
@@ -105,12 +113,19 @@ def _compare(work: Work) -> str:
 
     with work.access.session(work.plan.incoming) as connection:
         differences = compare(work.manifest, connection)
+    _record(work, ok=not differences, reason="; ".join(differences[:5]) or None)
     if differences:
         raise VerificationError(
             f"what was loaded is not what backup {work.plan.backup} holds: {'; '.join(differences[:5])}",
             hint="mistudio-ops backup list shows others; the live database was not touched",
         )
     return f"{sum(table.rows for table in work.manifest.tables)} rows in {len(work.manifest.tables)} tables, all there"
+
+
+def _record(work: Work, *, ok: bool, reason: str | None = None) -> None:
+    """Remember of the backup that it was restored, or that it cannot be. The directory's lock is ours."""
+    done = Verification("restore", work.workplace.now(), ok=ok, reason=reason)
+    work.workplace.directory.record(work.backup.id, done)
 
 
 def _migrate(work: Work) -> str:
@@ -166,13 +181,18 @@ def hold_maintenance(work: Work) -> None:
     """Keep backups, archiver and migrations out of the live database from now on; a no-op when they are."""
     if work.holding or not databases.exists(work.access, work.plan.database):
         return
-    work.held.enter_context(no_maintenance(work.access, wait=max(work.lock_wait, PATIENCE_SECONDS)))
+    try:
+        session = maintenance_session(work.access, wait=max(work.lock_wait, PATIENCE_SECONDS))
+        work.held.enter_context(session)
+    except PreconditionError as error:  # nobody gets into it, so nobody maintains it
+        work.workplace.reporter.debug(error.message)
     work.holding = True
 
 
 def let_maintenance(work: Work) -> None:
     """Let them in again."""
-    work.held.close()
+    with suppress(OpsError):  # the session may be gone, and with it what it held
+        work.held.close()
     work.holding = False
 
 
