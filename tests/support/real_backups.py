@@ -8,11 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from psycopg import sql
-
 from mistudio_ops.domain.backup import DatabaseFacts, Kind, Manifest, StoredBackup, TableRows, new_id
 from mistudio_ops.domain.backup_settings import BackupSettings
 from mistudio_ops.domain.environment import Environment
+from mistudio_ops.drivers import catalog
 from mistudio_ops.drivers.archive_file import file_suffix, write_archive, write_plain
 from mistudio_ops.drivers.database_access import DatabaseAccess
 from mistudio_ops.drivers.embedded import find_programs
@@ -20,18 +19,6 @@ from mistudio_ops.drivers.encryption import KEY_FILE
 from mistudio_ops.drivers.pg_tools import HostTools, program_version
 from mistudio_ops.operations.backup.workplace import Workplace
 from mistudio_ops.presentation.recording import RecordingReporter
-
-_TABLES = """
-SELECT n.nspname, c.relname, parent.relname FROM pg_class c
-JOIN pg_namespace n ON n.oid = c.relnamespace
-LEFT JOIN pg_inherits i ON i.inhrelid = c.oid LEFT JOIN pg_class parent ON parent.oid = i.inhparent
-WHERE c.relkind = 'r' AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%' ORDER BY 1, 2
-"""
-_FACTS = """
-SELECT current_setting('server_version_num')::int / 10000, pg_database_size(oid), pg_get_userbyid(datdba),
-       pg_encoding_to_char(encoding), datcollate, datctype
-FROM pg_database WHERE datname = current_database()
-"""
 
 
 def environment_of(database_url: str, folder: Path = Path("/nonexistent"), **backup: Any) -> Environment:
@@ -59,28 +46,36 @@ def host_tools() -> HostTools:
 def facts_of(access: DatabaseAccess) -> DatabaseFacts:
     """Return what the manifest says of the database."""
     with access.session() as connection:
-        row = connection.execute(_FACTS).fetchone()
-        assert row is not None
-        version = connection.info.parameter_status("server_version") or ""
-        known = connection.execute("SELECT to_regclass('alembic_version') IS NOT NULL").fetchone()
-        revision = (
-            connection.execute("SELECT version_num FROM alembic_version").fetchone() if known == (True,) else None
-        )
-        names = connection.execute("SELECT extname FROM pg_extension WHERE extname <> 'plpgsql'").fetchall()
-    extensions = tuple(sorted(str(name) for (name,) in names))
-    return DatabaseFacts(
-        access.name, version, *row, revision=revision and revision[0], roles=(row[2],), extensions=extensions
-    )  # type: ignore[misc]
+        return catalog.database_facts(connection, access.name)
 
 
 def rows_of(access: DatabaseAccess, dbname: str | None = None) -> tuple[TableRows, ...]:
     """Count every table."""
-    counted = []
     with access.session(dbname) as connection:
-        for schema, name, parent in connection.execute(_TABLES).fetchall():
-            row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(schema, name))).fetchone()
-            counted.append(TableRows(schema, name, int(row[0]) if row else 0, parent))
-    return tuple(counted)
+        return catalog.row_counts(connection)
+
+
+def fill(access: DatabaseAccess) -> None:
+    """Write a small studio: a dataset, two trainings with metrics (archived ones too), checkpoints and features."""
+    with access.session() as connection:
+        connection.execute(_ROWS)
+
+
+_ROWS = """
+INSERT INTO datasets (id, name, kind, path, status) VALUES ('ds_1', 'one', 'activations', 'datasets/1', 'ready');
+INSERT INTO trainings (id, name, dataset_id, status, hyperparameters, total_steps)
+SELECT 'tr_' || n, 'run ' || n, 'ds_1', 'paused', '{"lr": 0.1}', 50 FROM generate_series(1, 2) n;
+INSERT INTO training_metrics (training_id, step, timestamp, loss)
+SELECT 'tr_' || n, step, now() - step * interval '1 second', step / 7.0
+FROM generate_series(1, 2) n, generate_series(1, 50) step;
+INSERT INTO training_metrics_archive (id, training_id, step, timestamp, loss)
+SELECT nextval('training_metrics_id_seq'), 'tr_1', -step, now() - interval '20 days', 1
+FROM generate_series(1, 5) step;
+INSERT INTO checkpoints (id, training_id, step, path, size_bytes, sha256)
+SELECT 'ck_' || n, 'tr_' || n, 50, 'checkpoints/' || n, 7, repeat('a', 64) FROM generate_series(1, 2) n;
+INSERT INTO features (id, training_id, index) SELECT 'ft_' || n, 'tr_' || n, n FROM generate_series(1, 2) n;
+INSERT INTO feature_activations (feature_id, activation) SELECT id, 0.5 FROM features, generate_series(1, 3);
+"""
 
 
 def make_backup(workplace: Workplace, *, kind: Kind = "manual", created: datetime | None = None) -> StoredBackup:

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -10,7 +11,9 @@ from sqlalchemy import make_url
 
 from mistudio_ops.domain.environment import Environment
 from mistudio_ops.drivers.database_access import DatabaseAccess, database_access
-from tests.support.real_backups import environment_of
+from mistudio_ops.drivers.databases import list_ours
+from mistudio_ops.operations.backup.workplace import Workplace
+from tests.support.real_backups import environment_of, fill, workplace_of
 
 
 @pytest.fixture
@@ -38,6 +41,14 @@ def plain_owner(postgres_admin: str) -> Iterator[DatabaseAccess]:
         for (database,) in [*rows, (name,)]:
             admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(database)))
         admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
+
+
+@pytest.fixture
+def workplace(database_url: str, access: DatabaseAccess, tmp_path: Path) -> Iterator[Workplace]:
+    """Backups of this test's database, which holds a small studio. No scratch database may stay behind."""
+    fill(access)
+    yield workplace_of(database_url, tmp_path)
+    assert list_ours(access, "verify") == []
 
 
 @pytest.fixture
