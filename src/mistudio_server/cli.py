@@ -87,6 +87,9 @@ def migrate(
         float | None,
         typer.Option(min=0, max=86_400, help="Seconds to wait for other maintenance; default: LOCK_WAIT_SECONDS."),
     ] = None,
+    partitions: Annotated[
+        bool, typer.Option("--partitions", help="Make the coming months' partitions too, as beat does every day.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Bring the database to a revision of the shipped migrations.
@@ -99,7 +102,10 @@ def migrate(
     def on_wait(who: str) -> None:
         typer.echo(f"mistudio-server: waiting for {who}", err=True)
 
-    found = _explained(lambda: change(settings, None if check else to, lock_wait=lock_wait, on_wait=on_wait))
+    target = None if check else to
+    found = _explained(
+        lambda: change(settings, target, partitions=partitions, lock_wait=lock_wait, on_wait=on_wait)
+    )
     document = {"current": found.current, "head": found.head, "at_head": found.at_head}
     _show(document if as_json else f"at {found.current or 'nothing'}, head is {found.head}")
     if check and not found.at_head:
