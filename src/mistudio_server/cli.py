@@ -103,9 +103,7 @@ def migrate(
         typer.echo(f"mistudio-server: waiting for {who}", err=True)
 
     target = None if check else to
-    found = _explained(
-        lambda: change(settings, target, partitions=partitions, lock_wait=lock_wait, on_wait=on_wait)
-    )
+    found = _explained(lambda: change(settings, target, partitions=partitions, lock_wait=lock_wait, on_wait=on_wait))
     document = {"current": found.current, "head": found.head, "at_head": found.at_head}
     _show(document if as_json else f"at {found.current or 'nothing'}, head is {found.head}")
     if check and not found.at_head:

@@ -94,7 +94,9 @@ def _unreadable_tables(connection: "psycopg.Connection[Any]") -> list[str]:
 def _failed_questions(connection: "psycopg.Connection[Any]") -> list[str]:
     problems = []
     for tables, query in _QUESTIONS:
-        row = connection.execute("SELECT bool_and(to_regclass(t) IS NOT NULL) FROM unnest(%s::text[]) t", (list(tables),))
+        row = connection.execute(
+            "SELECT bool_and(to_regclass(t) IS NOT NULL) FROM unnest(%s::text[]) t", (list(tables),)
+        )
         if row.fetchone() == (True,):
             problems += _failure(connection, query, f"the studio cannot ask {tables[0]}")
     return problems
