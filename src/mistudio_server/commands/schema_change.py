@@ -26,7 +26,8 @@ def change(
 ) -> Revisions:
     """Go to revision ``to`` (None: only look).
 
-    With ``partitions`` make those of the coming months, which an old database that was restored lacks. Other maintenance is waited for, up to ``lock_wait`` seconds (None: those of the settings), ``on_wait`` is told.
+    With ``partitions`` make those of the coming months, which an old database that was restored lacks. Other
+    maintenance is waited for, up to ``lock_wait`` seconds (None: those of the settings), ``on_wait`` is told.
 
     Raises:
         InvalidInputError: there is no such revision.
