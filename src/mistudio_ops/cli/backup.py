@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import typer
 
-from mistudio_ops.cli import backup_list, backup_verify
+from mistudio_ops.cli import backup_create, backup_list, backup_verify
 from mistudio_ops.cli.default_command import DefaultGroup
 from mistudio_ops.cli.verb import verb_app
 
@@ -14,6 +14,7 @@ app = verb_app(
 )
 #: In the order in which help lists them.
 REGISTRARS: tuple[Callable[[typer.Typer], None], ...] = (
+    backup_create.register,
     backup_list.register,
     backup_verify.register,
 )  # fmt: skip

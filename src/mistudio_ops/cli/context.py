@@ -12,6 +12,7 @@ from mistudio_ops.errors import UsageError
 if TYPE_CHECKING:
     from mistudio_ops.config.resolve import Resolved
     from mistudio_ops.domain.environment import Environment
+    from mistudio_ops.operations.backup.workplace import Workplace
     from mistudio_ops.presentation.reporter import Reporter
 
 DEFAULT_ENVIRONMENT = "local"
@@ -91,6 +92,17 @@ class Invocation:
             UsageError: as ``resolve``.
         """
         return self.resolve(**flags).environment
+
+    def workplace(self, **flags: object) -> "Workplace":
+        """Return what operations on the environment's backups work with.
+
+        Raises:
+            UsageError: as ``resolve``.
+        """
+        from mistudio_ops.operations.backup.workplace import Workplace
+
+        resolved = self.resolve(**flags)
+        return Workplace(resolved.environment, self.reporter, self.environ, config_file=resolved.file)
 
 
 def one_environment(argument: str | None, option: str | None) -> str | None:

@@ -1,6 +1,6 @@
 """A group that runs one of its commands when none is named: ``backup -e lab`` is ``backup create -e lab``."""
 
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import typer.core
 
@@ -37,7 +37,7 @@ class DefaultGroup(typer.core.TyperGroup):
         return [*super().shell_complete(ctx, incomplete), *self._default().shell_complete(ctx, incomplete)]
 
     def _default(self) -> "Command":
-        return cast("Command", self.commands[self.default])
+        return self.commands[self.default]
 
     def _with_name_first(self, args: list[str]) -> list[str]:
         place = self._place_of_name(args)

@@ -20,8 +20,9 @@ MARKS_FILE = "marks.json"
 
 #: Why it was made. Those made before a restore or a migration are safety copies: retention counts them apart.
 Kind = Literal["manual", "scheduled", "pre-restore", "pre-migrate"]
-#: What a file of it holds. ``key`` is the private key, encrypted with the passphrase.
-Role = Literal["database", "globals", "configuration", "checkpoints", "key"]
+#: What a file of it holds. ``key`` is the private key, encrypted with the passphrase; ``objects`` lists the shared
+#: files that ``checkpoints``, which may be encrypted, refers to: by their hashes only, and readable without any key.
+Role = Literal["database", "globals", "configuration", "checkpoints", "objects", "key"]
 #: How it was proven, each level including those before: bytes as written; readable to the end; restored and compared.
 Level = Literal["hash", "read", "restore"]
 LEVELS: tuple[Level, ...] = get_args(Level)

@@ -190,13 +190,13 @@ class _HashingSource(io.RawIOBase):
     def readinto(self, buffer: Any, /) -> int:
         try:
             count = self._source.readinto(buffer) or 0
-        except BaseException as error:
+            self._hash.update(memoryview(buffer)[:count])
+            self.size += count
+            if self._on_bytes is not None:
+                self._on_bytes(count)
+        except BaseException as error:  # a signal's too, which may arrive at any line
             self.error = error
             raise
-        self._hash.update(memoryview(buffer)[:count])
-        self.size += count
-        if self._on_bytes is not None:
-            self._on_bytes(count)
         return count
 
     def hexdigest(self) -> str:
@@ -220,13 +220,13 @@ class _HashingSink(io.RawIOBase):
             sent = 0
             while sent < len(view):
                 sent += self._sink.write(view[sent:]) or 0
+            self._hash.update(view)
+            self.size += len(view)
+            if self._on_bytes is not None:
+                self._on_bytes(len(view))
         except BaseException as error:
             self.error = error
             raise
-        self._hash.update(view)
-        self.size += len(view)
-        if self._on_bytes is not None:
-            self._on_bytes(len(view))
         return len(view)
 
     def hexdigest(self) -> str:

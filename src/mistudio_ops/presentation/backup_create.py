@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from mistudio_ops.domain.backup import LEVELS, StoredBackup, Verification
+from mistudio_ops.domain.backup import LEVELS, CheckpointFacts, StoredBackup, Verification
 from mistudio_ops.presentation.blocks import Cell, Line, Table
 from mistudio_ops.presentation.reporter import Result
 
@@ -13,6 +13,29 @@ CREATE_SCHEMA = "mistudio-ops/backup/1"
 LIST_SCHEMA = "mistudio-ops/backup-list/1"
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 _STEP = 1000.0
+
+
+def create_result(stored: StoredBackup, folder: Path) -> Result:
+    """Return what was made: where, how large, how fast, and how far it was verified."""
+    manifest, best = stored.manifest, best_verification(stored)
+    if manifest is None:
+        return Result(CREATE_SCHEMA, {"id": stored.id, "problem": stored.problem}, ok=False)
+    entry = manifest.file("database")
+    ratio = entry.plain_size / entry.size if entry and entry.size else 1.0
+    rows = sum(table.rows for table in manifest.tables)
+    seconds = manifest.seconds.get("all", 0.0)
+    data = {
+        "id": stored.id, "path": folder, "kind": manifest.kind, "created": manifest.created, "size": manifest.size,
+        "rows": rows, "tables": len(manifest.tables), "seconds": seconds, "ratio": round(ratio, 2),
+        "encrypted": manifest.encryption.scheme != "none", "checkpoints": manifest.checkpoints,
+        "verified": best.level if best else None,
+    }  # fmt: skip
+    text = (
+        f"backup {stored.id}: {rows:,} rows in {len(manifest.tables)} tables, {human_size(manifest.size)} "
+        f"({ratio:.1f} times smaller) in {seconds:.1f} s"
+    )
+    kept = f"{_checkpoints(manifest.checkpoints)}{f'verified: {best.level}; ' if best else ''}{folder}"
+    return Result(CREATE_SCHEMA, data, (Line(text, "good"), Line(kept, "dim")))
 
 
 def list_result(root: Path, backups: Sequence[StoredBackup], now: datetime) -> Result:
@@ -90,6 +113,12 @@ def _row(stored: StoredBackup, now: datetime) -> list[Cell | str]:
         _pin(stored),
         Cell(problem or "", "bad"),
     ]
+
+
+def _checkpoints(facts: CheckpointFacts | None) -> str:
+    if facts is None:
+        return ""
+    return f"{facts.files} checkpoint files, {facts.added_files} of them new ({human_size(facts.added_bytes)}); "
 
 
 def _pin(stored: StoredBackup) -> str:

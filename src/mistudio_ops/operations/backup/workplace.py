@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from mistudio_ops.domain.backup import Role, StoredBackup
@@ -18,12 +19,16 @@ from mistudio_ops.presentation.reporter import Reporter
 
 @dataclass(frozen=True, slots=True)
 class Workplace:
-    """One environment's backups. ``environ`` may hold a passphrase; ``now`` is the wall clock in UTC."""
+    """One environment's backups. ``environ`` may hold a passphrase; ``now`` is the wall clock in UTC.
+
+    ``config_file`` is the mistudio.toml that the environment came from, where there is one.
+    """
 
     environment: Environment
     reporter: Reporter
     environ: Mapping[str, str]
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    config_file: Path | None = None
 
     @property
     def directory(self) -> BackupDirectory:
