@@ -35,6 +35,7 @@ from mistudio_ops.drivers.database_access import DatabaseAccess
 from mistudio_ops.drivers.encryption import KEY_FILE, Keys
 from mistudio_ops.drivers.pg_tools import PgTools, find_tools
 from mistudio_ops.drivers.snapshot import end_leftovers, exported_snapshot, maintenance_session
+from mistudio_ops.errors import VerificationError
 from mistudio_ops.operations.backup.checkpoints import CopiedCheckpoints, copy_checkpoints, unread_bytes, write_index
 from mistudio_ops.operations.backup.configuration import CONFIGURATION_FILE, configuration_document, release_document
 from mistudio_ops.operations.backup.counting import counting
@@ -46,6 +47,7 @@ from mistudio_ops.operations.backup.room import (
     expected_size,
     require_room,
 )
+from mistudio_ops.operations.backup.verify import verify_locked
 from mistudio_ops.operations.backup.workplace import Workplace
 
 if TYPE_CHECKING:
@@ -250,6 +252,15 @@ class _Job:
 
 
 def _verified(workplace: Workplace, stored: StoredBackup, keys: Keys) -> StoredBackup:
-    """Read it back: to the end where a key is at hand, else as it lies there."""
-    del keys
+    """Read it back: to the end where a key is at hand, else as it lies there.
+
+    Raises:
+        VerificationError: it is bad, which its marks say from now on.
+    """
+    done = verify_locked(workplace, stored, "read" if keys.can_read else "hash")
+    if not done.ok:
+        raise VerificationError(
+            f"backup {stored.id} was made, and what lies on the disk is not what was written: {done.reason}",
+            hint="look at the disk (dmesg, smartctl), then make another; this one is listed as bad and never used",
+        )
     return workplace.directory.get(stored.id)

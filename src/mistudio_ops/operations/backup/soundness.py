@@ -43,6 +43,7 @@ WHERE NOT (indisvalid AND indisready) AND c.relnamespace::regnamespace::text NOT
 _UNVALIDATED = """
 SELECT conname || ' of ' || conrelid::regclass::text FROM pg_constraint WHERE NOT convalidated ORDER BY 1
 """
+_ALL_THERE = "SELECT bool_and(to_regclass(name) IS NOT NULL) FROM unnest(%s::text[]) AS name"
 #: Sequences that fill a column: identity, serial, or named in its default.
 SEQUENCES = """
 SELECT DISTINCT s.oid::regclass::text, t.oid::regclass::text, quote_ident(a.attname)
