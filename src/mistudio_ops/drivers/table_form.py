@@ -13,7 +13,7 @@ SELECT n.nspname, c.relname, c.oid, c.relkind = 'p',
        CASE WHEN c.relispartition THEN pg_partition_root(c.oid)::regclass::text END
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('information_schema', 'pg_catalog', 'pg_toast')
-  AND %(text)s IN (c.relname, n.nspname || '.' || c.relname)
+  AND %(text)s::text IN (c.relname::text, n.nspname || '.' || c.relname)
 ORDER BY n.nspname <> 'public' LIMIT 1
 """
 _COLUMNS = """

@@ -177,8 +177,10 @@ def test_partitions_that_are_missing_are_made_where_rows_need_them(
 ) -> None:
     run(
         access,
-        "CREATE TABLE training_metrics_y2020m01 PARTITION OF training_metrics FOR VALUES FROM ('2020-01-01') TO ('2020-02-01')",
-        "CREATE TABLE training_metrics_y2020m02 PARTITION OF training_metrics FOR VALUES FROM ('2020-02-01') TO ('2020-03-01')",
+        "CREATE TABLE training_metrics_y2020m01 PARTITION OF training_metrics"
+        " FOR VALUES FROM ('2020-01-01') TO ('2020-02-01')",
+        "CREATE TABLE training_metrics_y2020m02 PARTITION OF training_metrics"
+        " FOR VALUES FROM ('2020-02-01') TO ('2020-03-01')",
         "INSERT INTO training_metrics (training_id, step, timestamp) VALUES ('tr_1', 1, '2020-01-15')",
     )
     stored, before = make_backup(workplace), state(access)
@@ -285,7 +287,7 @@ def test_a_table_without_a_key(workplace: Workplace, access: DatabaseAccess) -> 
         restore_tables(workplace, stored, ["notes"], replace=True)
     restore_tables(workplace, stored, ["notes"])
     assert state(access) == before
-    assert restore_tables(workplace, stored, ["notes"]).rows in {0, 1}
+    assert restore_tables(workplace, stored, ["notes"]).rows == 0
 
 
 def test_a_busy_database_refuses(workplace: Workplace, stored: StoredBackup, access: DatabaseAccess) -> None:
