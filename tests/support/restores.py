@@ -142,6 +142,7 @@ class KillingReporter(RecordingReporter):
 
     def step(self, title: str, *, total: float | None = None) -> "_Killing":  # type: ignore[override]
         """Kill on the way in or out."""
+        del total
         return _Killing(self._when if title.startswith(self._title) else "")
 
 

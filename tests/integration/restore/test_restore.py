@@ -4,11 +4,14 @@ from dataclasses import replace
 
 import psycopg
 import pytest
+from psycopg import sql
 
+from mistudio_ops.domain.restore_plan import Loss
 from mistudio_ops.drivers import databases
 from mistudio_ops.drivers.lock import exclusive
 from mistudio_ops.errors import LockedError, NothingFoundError, OpsError, PreconditionError, VerificationError
-from mistudio_ops.operations.restore.afterwards import finalize, status, undo
+from mistudio_ops.operations.backup.create import create
+from mistudio_ops.operations.restore.afterwards import abort, finalize, status, undo
 from mistudio_ops.operations.restore.interrupted import InterruptedRestoreError
 from mistudio_ops.operations.restore.restore import NotConfirmedError, Options, restore
 from mistudio_ops.operations.restore.run import RestoreFailedError
@@ -75,10 +78,13 @@ def test_without_the_databases_name_nothing_happens(lab: Restorable, said: str |
 
 
 def test_who_can_be_asked_is_asked(lab: Restorable) -> None:
-    asked = []
-    restore(
-        lab.workplace, "latest", Options(jobs=1), ask=lambda loss: asked.append(loss) or lab.access.name, lab=lab.lab
-    )
+    asked: list[Loss] = []
+
+    def ask(loss: Loss) -> str:
+        asked.append(loss)
+        return lab.access.name
+
+    restore(lab.workplace, "latest", Options(jobs=1), ask=ask, lab=lab.lab)
     assert (asked[0].rows, lab.rows()) == (2, [1, 2, 3])
 
 
@@ -92,9 +98,7 @@ def test_a_dropped_table_comes_back(lab: Restorable) -> None:
 def test_a_database_that_is_gone_comes_back_without_a_safety_backup(lab: Restorable) -> None:
     databases_before = lab.access.name
     with lab.access.admin_session() as connection:
-        connection.execute(
-            psycopg.sql.SQL("DROP DATABASE {} WITH (FORCE)").format(psycopg.sql.Identifier(lab.access.name))
-        )
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(lab.access.name)))
     result = restore(lab.workplace, "latest", lab.confirmed(), lab=lab.lab)
     assert result.loss is not None
     assert result.loss.problem == f"there is no database {databases_before} now"
@@ -149,8 +153,6 @@ def test_runs_in_progress_go_back_to_the_queue_and_old_claims_are_void(lab: Rest
                 " VALUES (%s, 'x', 'd', %s, '{}', 100, 7, 1)",
                 (name, name),
             )
-    from mistudio_ops.operations.backup.create import create
-
     made = create(lab.workplace, kind="manual", include=())
     restore(lab.workplace, made.id, lab.confirmed(), lab=lab.lab)
     with lab.access.session() as connection:
@@ -202,8 +204,6 @@ def test_counts_that_do_not_fit_never_serve(lab: Restorable) -> None:
 
 def test_a_bad_backup_names_the_newest_good_one(lab: Restorable) -> None:
     (lab.workplace.directory.path(lab.stored.id) / "manifest.json").write_text("{")
-    from mistudio_ops.operations.backup.create import create
-
     good = create(lab.workplace, kind="manual", include=())
     with pytest.raises(VerificationError, match="cannot be used") as caught:
         restore(lab.workplace, lab.stored.id, lab.confirmed(), lab=lab.lab)
@@ -244,11 +244,11 @@ def test_maintenance_of_the_database_is_not_cut_in_the_middle(lab: Restorable) -
 
 
 def test_sessions_that_cannot_be_stopped_end_with_the_swap(lab: Restorable) -> None:
-    with psycopg.connect(host=lab.access.owner.host, port=lab.access.owner.port, user=lab.access.owner.user,
-                         password=lab.access.owner.password, dbname=lab.access.name, autocommit=True) as stranger:  # fmt: skip
-        restore(lab.workplace, "latest", lab.confirmed(), lab=lab.lab)
-        with pytest.raises(psycopg.OperationalError):
-            stranger.execute("INSERT INTO counting VALUES (6)")
+    stranger = lab.access.owner.connect(lab.access.name)
+    restore(lab.workplace, "latest", lab.confirmed(), lab=lab.lab)
+    with pytest.raises(psycopg.OperationalError):
+        stranger.execute("INSERT INTO counting VALUES (6)")
+    stranger.close()
     assert lab.rows() == [1, 2, 3]
 
 
@@ -307,8 +307,6 @@ def test_two_restores_keep_both_databases(lab: Restorable) -> None:
 
 
 def test_a_copy_that_nobody_knows_is_in_the_way_until_aborted(lab: Restorable) -> None:
-    from mistudio_ops.operations.restore.afterwards import abort
-
     assert lab.stored.manifest is not None
     name = databases.database_name(lab.access.name, "restore", "0123abcd")
     databases.create_database(lab.access, name, lab.stored.manifest.database)
