@@ -12,6 +12,7 @@ from mistudio_ops.domain.backup import Manifest, StoredBackup, Verification
 from mistudio_ops.domain.restore_plan import Loss, RestoreFacts
 from mistudio_ops.drivers import databases
 from mistudio_ops.drivers.archive_file import DamagedFileError, verify_hash
+from mistudio_ops.drivers.backup_directory import LATEST, LATEST_VERIFIED
 from mistudio_ops.drivers.catalog import server_major
 from mistudio_ops.drivers.database_access import DatabaseAccess
 from mistudio_ops.drivers.pg_tools import find_tools
@@ -60,7 +61,7 @@ def gather(
         VerificationError: it is damaged or known to be bad, or the key at hand does not open it.
         PreconditionError: version, rights, programs, extensions or room are missing.
     """
-    stored = workplace.directory.find(backup)
+    stored = find_backup(workplace, backup)
     manifest = _sound(workplace, stored)
     check_revision(manifest)
     _check_server(workplace, access, manifest)
@@ -85,6 +86,26 @@ def gather(
         jobs=jobs,
     )
     return Found(facts, stored, identities, measure_loss(access, manifest, workplace.now(), exists=exists))
+
+
+def find_backup(workplace: Workplace, text: str) -> StoredBackup:
+    """Return the backup that ``text`` names. ``latest`` is none that was made before a restore: it holds the damage.
+
+    Raises:
+        NothingFoundError: none fits.
+        UsageError: several fit.
+    """
+    if text not in {LATEST, LATEST_VERIFIED}:
+        return workplace.directory.find(text)
+    fitting = [
+        one
+        for one in workplace.directory.all()
+        if one.good
+        and one.manifest
+        and one.manifest.kind != "pre-restore"
+        and (text == LATEST or one.marks.verified("restore"))
+    ]
+    return fitting[-1] if fitting else workplace.directory.find(text)
 
 
 def _sound(workplace: Workplace, stored: StoredBackup) -> Manifest:
