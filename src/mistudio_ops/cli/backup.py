@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import typer
 
-from mistudio_ops.cli import backup_create, backup_list, backup_pin, backup_prune
+from mistudio_ops.cli import backup_check, backup_create, backup_list, backup_pin, backup_prune
 from mistudio_ops.cli.default_command import DefaultGroup
 from mistudio_ops.cli.verb import verb_app
 
@@ -16,6 +16,7 @@ app = verb_app(
 REGISTRARS: tuple[Callable[[typer.Typer], None], ...] = (
     backup_create.register,
     backup_list.register,
+    backup_check.register,
     backup_prune.register,
     backup_pin.register,
 )  # fmt: skip
