@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import typer
 
-from mistudio_ops.cli import backup_check, backup_create, backup_list, backup_pin, backup_prune
+from mistudio_ops.cli import backup_check, backup_create, backup_list, backup_pin, backup_prune, backup_verify
 from mistudio_ops.cli.default_command import DefaultGroup
 from mistudio_ops.cli.verb import verb_app
 
@@ -19,6 +19,7 @@ REGISTRARS: tuple[Callable[[typer.Typer], None], ...] = (
     backup_check.register,
     backup_prune.register,
     backup_pin.register,
+    backup_verify.register,
 )  # fmt: skip
 
 for register in REGISTRARS:
