@@ -179,6 +179,18 @@ def render_objects(objects: Iterable[StoredObject]) -> bytes:
     return "".join(lines).encode()
 
 
+def parse_objects(raw: bytes) -> tuple[StoredObject, ...]:
+    """Return what ``render_objects`` was given.
+
+    Raises:
+        ValueError: it is no such list.
+    """
+    found = [_LINE.fullmatch(line) for line in raw.decode("ascii").splitlines()]
+    if not all(found):
+        raise ValueError("it has a line that is none")
+    return tuple(StoredObject(m[1], int(m[2]), m[3], int(m[4])) for m in found if m)
+
+
 def objects_of(directory: BackupDirectory, stored: StoredBackup) -> tuple[StoredObject, ...]:
     """Return the objects that a backup refers to; none where it holds no checkpoints. No key is needed.
 
@@ -195,12 +207,9 @@ def objects_of(directory: BackupDirectory, stored: StoredBackup) -> tuple[Stored
     path = directory.path(stored.id) / entry.name
     try:
         verify_hash(path, entry)
-        found = [_LINE.fullmatch(line) for line in path.read_text(encoding="ascii").splitlines()]
+        return parse_objects(path.read_bytes())
     except (DamagedFileError, OSError, ValueError) as error:
         raise UnknownReferencesError(f"the objects of backup {stored.id}: {error}", hint=_hint(stored)) from error
-    if not all(found):
-        raise UnknownReferencesError(f"{path} has a line that is none", hint=_hint(stored))
-    return tuple(StoredObject(m[1], int(m[2]), m[3], int(m[4])) for m in found if m)
 
 
 def verify_objects(directory: BackupDirectory, stored: StoredBackup, *, on_bytes: OnBytes | None = None) -> None:

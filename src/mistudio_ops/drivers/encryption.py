@@ -96,6 +96,21 @@ def opening(keys: Keys, encryption: Encryption, key_file: bytes | None) -> tuple
     return keys.identities
 
 
+def install_key(folder: Path, fingerprint: str, content: bytes) -> None:
+    """Give the backup directory ``folder`` a key that is encrypted with a passphrase, if it has it not yet."""
+    target = folder / _KEYS_FOLDER / f"{fingerprint}.age"
+    if target.is_file():
+        return
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    partial = target.with_name(f".{secrets.token_hex(4)}.partial")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(target)
+
+
 def fingerprint(recipients: Sequence[str]) -> str:
     """Return a short name for a set of recipients."""
     return hashlib.sha256("\n".join(sorted(recipients)).encode()).hexdigest()[:12]
@@ -179,15 +194,7 @@ def _make_key(passphrase: str, identities: tuple[Any, ...], folder: Path) -> Key
     identity = pyrage.x25519.Identity.generate()
     content = pyrage.passphrase.encrypt(str(identity).encode() + b"\n", passphrase)
     keys = _with_key(identity, content, identities, passphrase)
-    target = folder / _KEYS_FOLDER / f"{keys.encryption.fingerprint}.age"
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    partial = target.with_name(f".{secrets.token_hex(4)}.partial")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(target)
+    install_key(folder, keys.encryption.fingerprint, content)
     return keys
 
 

@@ -38,7 +38,7 @@ def create_result(stored: StoredBackup, folder: Path) -> Result:
     return Result(CREATE_SCHEMA, data, (Line(text, "good"), Line(kept, "dim")))
 
 
-def list_result(root: Path, backups: Sequence[StoredBackup], now: datetime) -> Result:
+def list_result(root: Path | str, backups: Sequence[StoredBackup], now: datetime) -> Result:
     """Return one row for each backup, those that cannot be used with the reason."""
     data = {"directory": root, "backups": [backup_document(one, now) for one in backups]}
     if not backups:
