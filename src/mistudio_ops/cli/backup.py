@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import typer
 
-from mistudio_ops.cli import backup_create, backup_list, backup_verify, backup_prune, backup_pin, backup_copy
+from mistudio_ops.cli import backup_create, backup_list, backup_verify, backup_check, backup_prune, backup_pin, backup_copy, backup_schedule
 from mistudio_ops.cli.default_command import DefaultGroup
 from mistudio_ops.cli.verb import verb_app
 
@@ -17,9 +17,11 @@ REGISTRARS: tuple[Callable[[typer.Typer], None], ...] = (
     backup_create.register,
     backup_list.register,
     backup_verify.register,
+    backup_check.register,
     backup_prune.register,
     backup_pin.register,
     backup_copy.register,
+    backup_schedule.register,
 )  # fmt: skip
 
 for register in REGISTRARS:
