@@ -146,7 +146,7 @@ class Sftp:
         options = {"username": self._user} if self._user else {}
         try:
             prepared = asyncssh.SSHClientConnectionOptions(
-                host=self._host, port=self._port or (), connect_timeout=CONNECT_TIMEOUT, login_timeout=LOGIN_TIMEOUT,
+                config=(), host=self._host, port=self._port or (), connect_timeout=CONNECT_TIMEOUT, login_timeout=LOGIN_TIMEOUT,
                 keepalive_interval=KEEPALIVE_SECONDS, **options,
             )  # fmt: skip
         except (ValueError, OSError, asyncssh.Error) as error:
@@ -157,7 +157,7 @@ class Sftp:
                 hint="remove that from ~/.ssh/config for this host",
             )
         try:
-            return await asyncssh.connect(self._host, self._port or (), options=prepared)
+            return await asyncssh.connect(self._host, self._port or (), options=prepared, config=None)
         except asyncssh.HostKeyNotVerifiable as error:
             raise self._unknown_key(prepared, error) from error
         except asyncssh.PermissionDenied as error:
@@ -277,9 +277,12 @@ def _is_known(options: "asyncssh.SSHClientConnectionOptions", host: str, port: i
 
     import asyncssh
 
-    files: Any = options.known_hosts or [str(Path("~/.ssh/known_hosts").expanduser())]
+    named: Any = options.known_hosts or [str(Path("~/.ssh/known_hosts").expanduser())]
+    files = [str(one) for one in named if Path(one).is_file()]
+    if not files:
+        return False
     try:
-        found = asyncssh.match_known_hosts([str(one) for one in files if Path(one).is_file()], host, "", port)
+        found = asyncssh.match_known_hosts(files, host, "", port)
     except (OSError, ValueError):
         return False
     return any(found[:1]) or any(found[1:2])
