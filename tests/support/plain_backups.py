@@ -7,7 +7,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mistudio_ops.domain.backup import CheckpointFacts, DatabaseFacts, Kind, Manifest, StoredBackup, TableRows, Verification, new_id
+from mistudio_ops.domain.backup import (
+    CheckpointFacts,
+    DatabaseFacts,
+    Kind,
+    Manifest,
+    StoredBackup,
+    TableRows,
+    Verification,
+    new_id,
+)
 from mistudio_ops.domain.backup_settings import BackupSettings
 from mistudio_ops.domain.environment import Environment
 from mistudio_ops.drivers.archive_file import file_suffix, write_archive, write_plain
