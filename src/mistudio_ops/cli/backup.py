@@ -4,7 +4,15 @@ from collections.abc import Callable
 
 import typer
 
-from mistudio_ops.cli import backup_copy, backup_create, backup_list
+from mistudio_ops.cli import (
+    backup_check,
+    backup_copy,
+    backup_create,
+    backup_list,
+    backup_pin,
+    backup_prune,
+    backup_verify,
+)
 from mistudio_ops.cli.default_command import DefaultGroup
 from mistudio_ops.cli.verb import verb_app
 
@@ -16,6 +24,10 @@ app = verb_app(
 REGISTRARS: tuple[Callable[[typer.Typer], None], ...] = (
     backup_create.register,
     backup_list.register,
+    backup_check.register,
+    backup_prune.register,
+    backup_pin.register,
+    backup_verify.register,
     backup_copy.register,
 )  # fmt: skip
 

@@ -223,12 +223,16 @@ class Marks:
 
 @dataclass(frozen=True, slots=True)
 class StoredBackup:
-    """One folder of a backup directory: ``problem`` says why it is none that can be used."""
+    """One folder of a backup directory: ``problem`` says why it is none that can be used.
+
+    ``unreadable``: the system refused to read it (an I/O error, no permission). That may pass; it proves nothing.
+    """
 
     id: str
     manifest: Manifest | None
     marks: Marks = Marks()
     problem: str | None = None
+    unreadable: bool = False
 
     @property
     def good(self) -> bool:

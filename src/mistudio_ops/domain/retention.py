@@ -10,7 +10,7 @@ when it is our own clock that is behind, that is every backup, and all of them a
 
 Copies made before a restore or a migration fill no slot (the database that they hold may be the one that was broken);
 they stay ``pre_days`` days. Whatever the slots say, these stay: pinned ones, the newest good one, the newest good one
-that was proven by a restore.
+that was proven by a restore, and those that the system refuses to read, which proves nothing about them.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -173,19 +173,21 @@ def _decision(
     problem = one.problem or (one.marks.failure.reason if one.marks.failure else None) or "a verification failed"
     if reasons:
         return Decision(one, True, (*reasons, f"bad: {problem}"))
+    if one.unreadable:
+        return Decision(one, True, (f"it could not be read, and may be good: {problem}",))
     if one.manifest is None:
-        return _unreadable(one, kept_ids, policy, problem)
+        return _without_manifest(one, kept_ids, policy, problem)
     if any(other.sequence > one.sequence for other in good):
         return Decision(one, False, (f"bad, and a newer one is good: {problem}",))
     return Decision(one, True, (f"bad, but no newer one is good: {problem}",))
 
 
-def _unreadable(one: StoredBackup, kept_ids: Sequence[str], policy: RetentionPolicy, problem: str) -> Decision:
+def _without_manifest(one: StoredBackup, kept_ids: Sequence[str], policy: RetentionPolicy, problem: str) -> Decision:
     """Its place in the order is unknown, and it may be of a later release: it goes when its day would have gone."""
     later = sum(other > one.id for other in kept_ids)
     if later >= policy.daily:
-        return Decision(one, False, (f"unreadable, and older than {later} days with a good one: {problem}",))
-    return Decision(one, True, (f"unreadable, and perhaps all there is of its day: {problem}",))
+        return Decision(one, False, (f"without a manifest, and older than {later} days with a good one: {problem}",))
+    return Decision(one, True, (f"without a manifest, and perhaps all there is of its day: {problem}",))
 
 
 def _why_not(one: StoredBackup, policy: RetentionPolicy) -> str:

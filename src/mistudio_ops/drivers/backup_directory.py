@@ -70,9 +70,13 @@ class BackupDirectory:
         return exclusive(self.root / "lock", command_line(), wait=wait, what="on these backups")
 
     def all(self) -> list[StoredBackup]:
-        """Return every backup, oldest first; those that cannot be used say why."""
+        """Return every backup, oldest first; those that cannot be used say why.
+
+        One that is removed by somebody else meanwhile is left out.
+        """
         names = sorted(path.name for path in self.root.glob("*") if ID_PATTERN.fullmatch(path.name))
-        return sorted((self.get(name) for name in names), key=lambda one: (one.sequence, one.id))
+        found = (self._unless_gone(name) for name in names)
+        return sorted((one for one in found if one is not None), key=lambda one: (one.sequence, one.id))
 
     def get(self, backup_id: str) -> StoredBackup:
         """Return one backup, with what is wrong with its manifest or the sizes of its files.
@@ -92,10 +96,22 @@ class BackupDirectory:
         try:
             manifest = Manifest.parse((folder / MANIFEST_FILE).read_bytes())
         except OSError as error:
-            return StoredBackup(backup_id, None, marks, f"its manifest cannot be read: {error.strerror}")
+            problem = f"its manifest cannot be read: {error.strerror}"
+            return StoredBackup(backup_id, None, marks, problem, unreadable=_refused(error))
         except ManifestError as error:
             return StoredBackup(backup_id, None, marks, f"its manifest is damaged: {error.message}")
-        return StoredBackup(backup_id, manifest, marks, _problem(folder, manifest))
+        try:
+            return StoredBackup(backup_id, manifest, marks, _problem(folder, manifest))
+        except OSError as error:
+            problem = f"{error.filename} cannot be read: {error.strerror}"
+            return StoredBackup(backup_id, manifest, marks, problem, unreadable=True)
+
+    def _unless_gone(self, backup_id: str) -> StoredBackup | None:
+        try:
+            stored = self.get(backup_id)
+        except NothingFoundError:
+            return None
+        return stored if stored.good or self.path(backup_id).is_dir() else None
 
     def find(self, text: str) -> StoredBackup:
         """Return the backup that ``text`` names: an id, the start of one, ``latest`` or ``latest-verified``.
@@ -199,9 +215,14 @@ def _file_problem(folder: Path, entry: FileEntry) -> str | None:
     """Compare what costs no reading; ``verify`` reads."""
     try:
         size = (folder / entry.name).stat().st_size
-    except OSError as error:
-        return f"{entry.name} cannot be read: {error.strerror}"
+    except FileNotFoundError:
+        return f"{entry.name} is gone"
     return f"{entry.name} has {size} bytes; {entry.size} were written" if size != entry.size else None
+
+
+def _refused(error: OSError) -> bool:
+    """True unless the error proves that the file is not there."""
+    return not isinstance(error, FileNotFoundError | NotADirectoryError)
 
 
 def _write_synced(path: Path, content: bytes) -> None:

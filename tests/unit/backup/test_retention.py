@@ -1,5 +1,6 @@
 """Retention, as tables: which backups stay, and what is said about each."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -153,20 +154,29 @@ def test_a_bad_one_goes_only_when_a_newer_one_is_good() -> None:
     )
 
 
-def test_an_unreadable_one_stays_until_its_day_would_have_gone() -> None:
-    unreadable = StoredBackup("20261120T030000Z-abcd", None, problem="its manifest is damaged: cut")
+def test_one_without_a_manifest_stays_until_its_day_would_have_gone() -> None:
+    lost = StoredBackup("20261120T030000Z-abcd", None, problem="its manifest is damaged: cut")
     later = [stored(1, datetime(2026, 11, 21, tzinfo=UTC)), stored(2, datetime(2026, 11, 22, tzinfo=UTC))]
-    assert said(plan_prune([unreadable], POLICY, NOON))[0][0]
-    keep, reasons = said(plan_prune([unreadable, later[0]], POLICY, NOON))[0]
+    assert said(plan_prune([lost], POLICY, NOON))[0][0]
+    keep, reasons = said(plan_prune([lost, later[0]], POLICY, NOON))[0]
     assert (keep, reasons) == (
         True,
-        ("unreadable, and perhaps all there is of its day: its manifest is damaged: cut",),
+        ("without a manifest, and perhaps all there is of its day: its manifest is damaged: cut",),
     )
-    keep, reasons = said(plan_prune([unreadable, *later], POLICY, NOON))[0]
+    keep, reasons = said(plan_prune([lost, *later], POLICY, NOON))[0]
     assert (keep, reasons) == (
         False,
-        ("unreadable, and older than 2 days with a good one: its manifest is damaged: cut",),
+        ("without a manifest, and older than 2 days with a good one: its manifest is damaged: cut",),
     )
+
+
+def test_one_that_the_system_refuses_to_read_stays() -> None:
+    """Another account's prune, or a disk with a loose cable, must not take good ones for bad ones."""
+    refused = replace(stored(1, days_ago(40), problem="Permission denied"), unreadable=True)
+    without = StoredBackup("20200101T030000Z-abcd", None, problem="Input/output error", unreadable=True)
+    plan = plan_prune([refused, without, *(stored(n, days_ago(9 - n)) for n in range(2, 8))], POLICY, NOON)
+    assert said(plan)[1] == (True, ("it could not be read, and may be good: Permission denied",))
+    assert said(plan)[0] == (True, ("it could not be read, and may be good: Input/output error",))
 
 
 def test_a_removal_relies_on_the_newest_the_verified_and_the_next_newer_one() -> None:

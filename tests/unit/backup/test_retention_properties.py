@@ -1,14 +1,21 @@
 """No sequence of backups, failures, damage, verifications, pins, clock jumps and prunes removes what must stay."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from mistudio_ops.domain.backup import Kind, Marks, StoredBackup, Verification
-from mistudio_ops.domain.retention import SAFETY_KINDS, RetentionPolicy, newest_good, newest_verified, plan_prune
-from tests.support.backups import stored
+from mistudio_ops.domain.retention import (
+    SAFETY_KINDS,
+    TOLERANCE,
+    RetentionPolicy,
+    newest_good,
+    newest_verified,
+    plan_prune,
+)
+from tests.support.backups import restored, stored
 
 KINDS: tuple[Kind, ...] = ("manual", "scheduled", "scheduled", "pre-restore", "pre-migrate")
 POLICIES = st.builds(
@@ -48,13 +55,13 @@ class Lab(RuleBasedStateMachine):
     def a_backup_is_made(self, kind: Kind) -> None:
         self._add(stored(self._next(), self.now, kind))
 
-    @rule(nights=st.integers(1, 12), failing=st.booleans())
-    def nights_pass(self, nights: int, failing: bool) -> None:
-        for _ in range(nights):
+    @rule(nights=st.integers(1, 30), failing=st.booleans(), proven=st.booleans())
+    def nights_pass(self, nights: int, failing: bool, proven: bool) -> None:
+        for night in range(nights):
             self._set_clock(DAY)
-            self._add(stored(self._next(), self.now, problem="cut" if failing else None))
-            if not failing:
-                self.it_is_pruned()
+            marks = restored(self.now) if proven and night == 0 else None
+            self._add(stored(self._next(), self.now, marks=marks, problem="cut" if failing else None))
+            self.it_is_pruned()
 
     @rule(data=st.data())
     def one_rots(self, data: st.DataObject) -> None:
@@ -113,9 +120,20 @@ class Lab(RuleBasedStateMachine):
                 assert one.id in left
             if not one.good and one.manifest is not None and not any(g.sequence > one.sequence for g in good_before):
                 assert one.id in left, "it may be the best that there is"
-        days = {one.manifest.created.date() for one in good_before if one.manifest and self._ordinary(one)}
-        days_left = {o.manifest.created.date() for o in self.present if o.good and o.manifest and self._ordinary(o)}
-        assert len(days_left) >= min(len(days), self.policy.daily)
+        for future in (False, True):
+            days, days_left = self._days(before, future), self._days(self.present, future)
+            assert len(days_left) >= min(len(days), self.policy.daily)
+            assert days[-1:] == days_left[-1:], "the day in which a backup was made last"
+
+    def _days(self, backups: list[StoredBackup], future: bool) -> list[date]:
+        """Return the days with a good ordinary backup, in the order in which the last of each was made."""
+        days: dict[date, int] = {}
+        for one in backups:
+            if one.good and one.manifest and one.manifest.kind not in SAFETY_KINDS:
+                created = one.manifest.created
+                if (created > self.now + TOLERANCE) is future:
+                    days[created.date()] = max(one.sequence, days.get(created.date(), 0))
+        return sorted(days, key=lambda day: days[day])
 
     def _it_relies_on_good_ones(self, before: list[StoredBackup]) -> None:
         plan = plan_prune(before, self.policy, self.now)
@@ -128,10 +146,6 @@ class Lab(RuleBasedStateMachine):
         assert one.manifest
         age = self.now - one.manifest.created
         return one.manifest.kind in SAFETY_KINDS and timedelta(0) <= age < self.policy.pre_days * DAY
-
-    @staticmethod
-    def _ordinary(one: StoredBackup) -> bool:
-        return one.manifest is not None and one.manifest.kind not in SAFETY_KINDS
 
     def _set_clock(self, step: timedelta) -> None:
         self.now += max(min(step, LATEST - self.now), EARLIEST - self.now)
@@ -150,5 +164,5 @@ class Lab(RuleBasedStateMachine):
             self.present[index] = change(self.present[index])
 
 
-Lab.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+Lab.TestCase.settings = settings(max_examples=100, stateful_step_count=25, deadline=None)
 TestLab = Lab.TestCase

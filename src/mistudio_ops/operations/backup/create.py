@@ -26,7 +26,7 @@ from mistudio_ops.domain.backup import (
     TableRows,
     new_id,
 )
-from mistudio_ops.domain.backup_settings import Part
+from mistudio_ops.domain.backup_settings import BackupSettings, Part
 from mistudio_ops.drivers.archive_file import write_plain
 from mistudio_ops.drivers.backup_directory import BackupDirectory
 from mistudio_ops.drivers.catalog import database_facts, server_major
@@ -35,6 +35,7 @@ from mistudio_ops.drivers.database_access import DatabaseAccess
 from mistudio_ops.drivers.encryption import KEY_FILE, Keys
 from mistudio_ops.drivers.pg_tools import PgTools, find_tools
 from mistudio_ops.drivers.snapshot import end_leftovers, exported_snapshot, maintenance_session
+from mistudio_ops.errors import VerificationError
 from mistudio_ops.operations.backup.checkpoints import CopiedCheckpoints, copy_checkpoints, unread_bytes, write_index
 from mistudio_ops.operations.backup.configuration import CONFIGURATION_FILE, configuration_document, release_document
 from mistudio_ops.operations.backup.counting import counting
@@ -46,11 +47,13 @@ from mistudio_ops.operations.backup.room import (
     expected_size,
     require_room,
 )
+from mistudio_ops.operations.backup.verify import verify_locked
 from mistudio_ops.operations.backup.workplace import Workplace
 
 if TYPE_CHECKING:
     import psycopg
 
+FindTools = Callable[[int, DatabaseAccess, BackupSettings], PgTools]
 _RELEASE_FACTS = ("id", "created", "schema", "config")
 
 
@@ -61,6 +64,7 @@ def create(
     include: tuple[Part, ...] | None = None,
     lock_wait: float = 0.0,
     free_bytes: FreeBytes = disk_free_bytes,
+    find: FindTools = find_tools,
     clock: Callable[[], float] = time.monotonic,
 ) -> StoredBackup:
     """Make a backup of the environment, verify it, and return it. ``include`` None: what is configured.
@@ -74,9 +78,8 @@ def create(
     deadline = clock() + lock_wait
     workplace.directory.prepare()
     with workplace.directory.lock(lock_wait):
-        return create_locked(
-            workplace, kind=kind, include=include, lock_wait=max(0.0, deadline - clock()), free_bytes=free_bytes
-        )
+        left = max(0.0, deadline - clock())
+        return create_locked(workplace, kind=kind, include=include, lock_wait=left, free_bytes=free_bytes, find=find)
 
 
 def create_locked(
@@ -86,14 +89,15 @@ def create_locked(
     include: tuple[Part, ...] | None = None,
     lock_wait: float = 0.0,
     free_bytes: FreeBytes = disk_free_bytes,
+    find: FindTools = find_tools,
 ) -> StoredBackup:
     """Do what ``create`` does, with the directory's lock held by the caller; ``lock_wait`` is for the database's."""
     clean(workplace)
     parts = workplace.environment.backup.include if include is None else include
-    keys = workplace.keys(writing=True)
     access = workplace.access()
     with disk_errors_named(workplace.directory.root), maintenance_session(access, wait=lock_wait) as session:
-        tools = find_tools(server_major(session), access, workplace.environment.backup)
+        keys = workplace.keys(writing=True)
+        tools = find(server_major(session), access, workplace.environment.backup)
         job = _Job(workplace, kind, keys, access, tools, session)
         job.release = release_document(workplace)
         job.require_room("checkpoints" in parts, free_bytes)
@@ -248,6 +252,15 @@ class _Job:
 
 
 def _verified(workplace: Workplace, stored: StoredBackup, keys: Keys) -> StoredBackup:
-    """Read it back: to the end where a key is at hand, else as it lies there."""
-    del keys
+    """Read it back: to the end where a key is at hand, else as it lies there.
+
+    Raises:
+        VerificationError: it is bad, which its marks say from now on.
+    """
+    done = verify_locked(workplace, stored, "read" if keys.can_read else "hash")
+    if not done.ok:
+        raise VerificationError(
+            f"backup {stored.id} was made, and what lies on the disk is not what was written: {done.reason}",
+            hint="look at the disk (dmesg, smartctl), then make another; this one is listed as bad and never used",
+        )
     return workplace.directory.get(stored.id)

@@ -1,12 +1,11 @@
 """pg_dump and pg_dumpall: started, watched, and their exit status believed before what they wrote."""
 
+import os
 import re
 import signal
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from os import killpg
 from pathlib import Path
 from typing import IO, cast
 
@@ -48,7 +47,7 @@ def dump_database(
         f"--lock-wait-timeout={TABLE_LOCK_SECONDS * 1000}",
     ]  # fmt: skip
     path = folder / f"{DUMP_FILE}{file_suffix(keys.encryption)}"
-    with tempfile.TemporaryFile() as errors, _running(tools, "pg_dump", arguments, access, errors) as process:
+    with _unnamed_file() as errors, _running(tools, "pg_dump", arguments, access, errors) as process:
         entry = write_archive(cast("Source", process.stdout), path, "database", keys, on_bytes=on_bytes)
         _succeeded("pg_dump", process, errors)
     return entry
@@ -75,7 +74,7 @@ def without_passwords(text: str) -> str:
 
 def _globals(tools: PgTools, access: DatabaseAccess, what: str) -> str:
     arguments = [what, "--no-role-passwords", "--no-password", f"--database={access.name}"]
-    with tempfile.TemporaryFile() as errors, _running(tools, "pg_dumpall", arguments, access, errors) as process:
+    with _unnamed_file() as errors, _running(tools, "pg_dumpall", arguments, access, errors) as process:
         assert process.stdout is not None  # noqa: S101 - it is a pipe
         text = process.stdout.read().decode(errors="replace")
         _succeeded("pg_dumpall", process, errors)
@@ -98,8 +97,13 @@ def _running(
             yield process
     finally:
         with suppress(ProcessLookupError):
-            killpg(process.pid, signal.SIGKILL)
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def _unnamed_file() -> IO[bytes]:
+    """Return a file in memory: what a program complains of must not need room on a disk that may be full."""
+    return os.fdopen(os.memfd_create("stderr"), "w+b")
 
 
 def _succeeded(program: str, process: "subprocess.Popen[bytes]", errors: IO[bytes]) -> None:
