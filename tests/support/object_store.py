@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import boto3
+from moto.server import ThreadedMotoServer
+
 #: moto asks for no particular ones.
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test-secret", "HOME": "/nonexistent"}
 REGION = "us-east-1"
@@ -14,8 +17,6 @@ REGION = "us-east-1"
 @contextmanager
 def running_store() -> Iterator[str]:
     """Run a store on loopback; give its endpoint."""
-    from moto.server import ThreadedMotoServer
-
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
@@ -28,8 +29,6 @@ def running_store() -> Iterator[str]:
 
 def make_bucket(endpoint: str, name: str) -> None:
     """Make a bucket, as an operator does before the first push."""
-    import boto3
-
     client = boto3.client(
         "s3", endpoint_url=endpoint, region_name=REGION, aws_access_key_id="test", aws_secret_access_key="test-secret"
     )
@@ -51,7 +50,7 @@ def refusing_store(status: int, code: str) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(body)
 
-        do_PUT = do_POST = do_DELETE = do_GET
+        do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815 - the names that http.server looks for
 
         def log_message(self, *arguments: object) -> None:
             pass

@@ -72,8 +72,11 @@ def keys_in(url: str) -> list[str]:
     return sorted(one["path"] for page in obstore.list(store_of(url)) for one in page)
 
 
-@pytest.mark.parametrize("prefix", ["", "lab", "a/b c/d"])
-@pytest.mark.parametrize("secret", [{}, {"MISTUDIO_BACKUP_PASSPHRASE": "correct horse"}], ids=["plain", "encrypted"])
+@pytest.mark.parametrize(
+    ("prefix", "secret"),
+    [("", {}), ("lab", {"MISTUDIO_BACKUP_PASSPHRASE": "correct horse"}), ("a/b c/d", {})],
+    ids=["plain", "encrypted", "odd prefix"],
+)
 def test_there_and_back(tmp_path: Path, endpoint: str, bucket: str, prefix: str, secret: dict[str, str]) -> None:
     url = url_of(endpoint, bucket, prefix)
     (tmp_path / "here").mkdir()

@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -57,8 +58,9 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("environ", [{}, PASSPHRASE], ids=["plain", "encrypted"])
-@pytest.mark.parametrize("scheme", ["", "file://"])
+@pytest.mark.parametrize(
+    ("scheme", "environ"), [("", {}), ("file://", {}), ("", PASSPHRASE)], ids=["plain", "URL", "encrypted"]
+)
 def test_a_machine_that_lost_everything_gets_its_backup_back(
     tmp_path: Path, elsewhere: str, environ: dict[str, str], scheme: str
 ) -> None:
@@ -82,6 +84,15 @@ def test_a_machine_that_lost_everything_gets_its_backup_back(
     again = make_backup(new, b"next", checkpoints=CHECKPOINTS, created=CREATED + timedelta(days=2))
     assert again.sequence > stored.sequence
     assert len(list((new.directory.root / "objects").glob("*/??/*"))) == 2
+
+
+def test_latest_is_not_the_copy_of_what_was_broken(here: Workplace, tmp_path: Path, elsewhere: str) -> None:
+    whole = make_backup(here)
+    broken = make_backup(here, b"broken", kind="pre-restore", created=CREATED + timedelta(hours=1))
+    push(here, None, [elsewhere])
+    assert pull(fresh(tmp_path), "latest", elsewhere).id == whole.id
+    shutil.rmtree(Path(elsewhere) / whole.id)
+    assert pull(fresh(tmp_path), "latest", elsewhere).id == broken.id
 
 
 def test_a_copy_can_be_used_as_a_backup_directory(here: Workplace, elsewhere: str) -> None:
@@ -386,12 +397,62 @@ def test_nothing_there(here: Workplace, elsewhere: str) -> None:
     assert not Path(elsewhere).exists()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
-def test_a_read_only_folder(here: Workplace, elsewhere: str) -> None:
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one megabyte."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"a file system cannot be mounted here: {mounted.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_there_leaves_no_backup_and_room_makes_it_go_on(here: Workplace, small_disk: Path) -> None:
+    stored = make_backup(here, os.urandom(700_000))
+    (small_disk / "filler").write_bytes(bytes(500_000))
+    url = str(small_disk / "copies")
+    with pytest.raises(DestinationError, match="is full: No space left") as caught:
+        push(here, stored.id, [url])
+    assert caught.value.hint is not None
+    assert "prune --at" in caught.value.hint
+    assert remote_backups(here, url) == []
+    assert not list(small_disk.rglob(".partial-*"))
+    (small_disk / "filler").unlink()
+    assert push(here, stored.id, [url]).pushed[0].outcome in {"copied", "completed"}
+
+
+def test_a_full_disk_here_leaves_nothing_and_is_seen_before(
+    here: Workplace, elsewhere: str, small_disk: Path, tmp_path: Path
+) -> None:
     make_backup(here)
-    Path(elsewhere).mkdir(mode=0o500)
-    with pytest.raises(DestinationError, match="Permission denied"):
-        push(here, "latest", [elsewhere])
+    push(here, "latest", [elsewhere])
+    new = workplace_at(small_disk)
+    with pytest.raises(PreconditionError, match="MB are needed"):
+        pull(new, "latest", elsewhere)
+    assert new.directory.all() == []
+
+
+def test_the_disk_here_fills_up_while_a_file_comes(here: Workplace, elsewhere: str, small_disk: Path) -> None:
+    stored = make_backup(here, os.urandom(2_000_000))
+    push(here, "latest", [elsewhere])
+    assert stored.manifest is not None
+    entry = stored.manifest.files[0]
+    target = small_disk / entry.name
+    with pytest.raises(PreconditionError, match="No space left") as caught, reporter_of(here).step("bring") as step:
+        Transfer(Folder(Path(elsewhere))).bring(f"{stored.id}/{entry.name}", target, entry.size, entry.sha256, step)
+    assert caught.value.hint is not None
+    assert not target.exists()
+
+
+def test_a_read_only_disk(here: Workplace, small_disk: Path) -> None:
+    make_backup(here)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(DestinationError, match="Read-only file system"):
+        push(here, "latest", [str(small_disk / "copies")])
 
 
 @pytest.mark.parametrize("error", [errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT, errno.EIO])
