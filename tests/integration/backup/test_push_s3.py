@@ -157,9 +157,11 @@ def test_a_connection_that_is_always_cut_leaves_no_backup(
 ) -> None:
     stored = make_backup(here, os.urandom(9 << 20))
     url = url_of(endpoint, bucket)
-    with CuttingProxy(("127.0.0.1", urlsplit(endpoint).port or 0), [after] * 1000) as proxy:
-        with pytest.raises(UnreachableError, match="cannot be reached, or the connection was cut") as caught:
-            push(here, stored.id, [url_of(f"http://127.0.0.1:{proxy.port}", bucket)], patience=HASTY)
+    with (
+        CuttingProxy(("127.0.0.1", urlsplit(endpoint).port or 0), [after] * 1000) as proxy,
+        pytest.raises(UnreachableError, match="cannot be reached, or the connection was cut") as caught,
+    ):
+        push(here, stored.id, [url_of(f"http://127.0.0.1:{proxy.port}", bucket)], patience=HASTY)
     assert caught.value.hint
     assert remote_backups(here, url) == []
     assert push(here, stored.id, [url]).pushed[0].outcome in {"copied", "completed"}

@@ -3,6 +3,7 @@
 import getpass
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -169,6 +170,38 @@ def test_killed_while_pushing_the_next_push_completes_it(
     assert push(here, stored.id, [url], verify_only=True).pushed[0].outcome == "proven"
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_told_to_end_it_ends_at_once_and_cleans_up(
+    sshd: Sshd, tmp_path: Path, here: Workplace, number: int, code: int
+) -> None:
+    make_backup(here, os.urandom(100 << 20))
+    argv = [sys.executable, "-m", "mistudio_ops", "backup", "push", "--to", sshd.url(tmp_path / "far")]
+    environ = os.environ | {
+        "MISTUDIO_STATE_DIR": str(tmp_path / "here" / "state"),
+        "MISTUDIO_BACKUP_DIRECTORY": str(here.directory.root),
+    }
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environ) as process:
+        deadline = time.monotonic() + 20
+        while not list((tmp_path / "far").rglob(".partial-*")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(number)
+        output = process.communicate(timeout=20)[0].decode()
+    assert process.returncode == code, output
+    assert "Traceback" not in output
+    assert "never" not in output
+    assert not [path for path in (tmp_path / "far").rglob("*") if path.is_file()]
+    assert remote_backups(here, sshd.url(tmp_path / "far")) == []
+
+
+def test_a_host_that_accepts_and_says_nothing(sshd: Sshd, here: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_backup(here)
+    monkeypatch.setattr("mistudio_ops.drivers.destinations.sftp.CONNECT_TIMEOUT", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(UnreachableError, match="did not answer in time"):
+            push(here, "latest", [f"ssh://127.0.0.1:{port}/far"], patience=HASTY)
+
+
 def test_an_unknown_host_is_not_talked_to(sshd: Sshd, tmp_path: Path, here: Workplace) -> None:
     make_backup(here)
     for content in (
@@ -222,7 +255,7 @@ def test_a_host_that_does_not_let_us_in(sshd: Sshd, tmp_path: Path, here: Workpl
     key = sshd.home / ".ssh" / "id_ed25519"
     aside = key.rename(sshd.root / "aside")
     try:
-        with pytest.raises(DestinationError, match="does not let .* in") as caught:
+        with pytest.raises(DestinationError, match=r"does not let \w+ in") as caught:
             push(here, "latest", [sshd.url(tmp_path / "far")], patience=HASTY)
     finally:
         aside.rename(key)
