@@ -60,19 +60,23 @@ def prune_remote_locked(
     Copies of other environments are left alone, and so are the objects that they refer to.
     """
     with open_destination(url, workplace.environ, apart_from=workplace.directory.root) as destination:
-        transfer = Transfer(destination, patience)
-        copies = look(transfer)
-        ours = [_with_pins_here(workplace, one) for one in copies.backups if _is_ours(workplace, one)]
-        policy = RetentionPolicy.of(workplace.environment.backup)
-        plan = plan_prune(ours, policy, workplace.now())
-        doomed = [copy for one in plan.remove if (copy := copies.get(one.id)) is not None]
-        leftovers = _leftovers(workplace, copies)
-        objects = _unreferenced(copies, {copy.stored.id for copy in (*doomed, *leftovers)})
-        names = [name for copy in (*doomed, *leftovers) for name in _in_order(copy)]
-        if not dry_run:
-            _remove(workplace, transfer, [*names, *objects])
+        return prune_copies(workplace, Transfer(destination, patience), dry_run)
+
+
+def prune_copies(workplace: Workplace, transfer: Transfer, dry_run: bool = False) -> RemotePruned:
+    """As ``prune_remote_locked``, at an open destination."""
+    copies = look(transfer)
+    ours = [_with_pins_here(workplace, one) for one in copies.backups if _is_ours(workplace, one)]
+    plan = plan_prune(ours, RetentionPolicy.of(workplace.environment.backup), workplace.now())
+    leftovers = _leftovers(workplace, copies)
+    doomed = [copy for one in plan.remove if (copy := copies.get(one.id)) is not None] + leftovers
+    names = [name for copy in doomed for name in _in_order(copy)]
+    objects = _unreferenced(copies, {copy.stored.id for copy in doomed})
+    if not dry_run:
+        _remove(workplace, transfer, [*names, *objects])
     size = sum(copies.sizes.get(name, 0) for name in (*names, *objects))
-    return RemotePruned(url, dry_run, plan.decisions, tuple(one.stored.id for one in leftovers), len(objects), size)
+    unfinished = tuple(one.stored.id for one in leftovers)
+    return RemotePruned(transfer.destination.url, dry_run, plan.decisions, unfinished, len(objects), size)
 
 
 def _is_ours(workplace: Workplace, stored: StoredBackup) -> bool:
