@@ -83,6 +83,9 @@ def beat() -> None:
 def migrate(
     to: Annotated[str, typer.Option(help="Revision to go to; an older one goes down, which loses data.")] = "head",
     check: Annotated[bool, typer.Option("--check", help="Only tell; exit 1 when it is not at the head.")] = False,
+    partitions: Annotated[
+        bool, typer.Option("--partitions", help="Make the coming months' partitions too, as beat does every day.")
+    ] = False,
     lock_wait: Annotated[
         float | None,
         typer.Option(min=0, max=86_400, help="Seconds to wait for other maintenance; default: LOCK_WAIT_SECONDS."),
@@ -99,7 +102,8 @@ def migrate(
     def on_wait(who: str) -> None:
         typer.echo(f"mistudio-server: waiting for {who}", err=True)
 
-    found = _explained(lambda: change(settings, None if check else to, lock_wait=lock_wait, on_wait=on_wait))
+    target = None if check else to
+    found = _explained(lambda: change(settings, target, partitions=partitions, lock_wait=lock_wait, on_wait=on_wait))
     document = {"current": found.current, "head": found.head, "at_head": found.at_head}
     _show(document if as_json else f"at {found.current or 'nothing'}, head is {found.head}")
     if check and not found.at_head:

@@ -1,22 +1,31 @@
 """``mistudio-server migrate``: the database's revision, and going to another."""
 
+import asyncio
+
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from psycopg.errors import LockNotAvailable
 from sqlalchemy.exc import OperationalError
 
 from mistudio_server.db import migrations
-from mistudio_server.db.engine import database_url
+from mistudio_server.db.engine import Database, create_engine, database_url
 from mistudio_server.db.maintenance_lock import OnWait
 from mistudio_server.db.migrations import Revisions
 from mistudio_server.errors import DependencyUnavailableError, InvalidInputError
+from mistudio_server.metrics.partitions import premake
 from mistudio_server.settings import Settings
 
 
 def change(
-    settings: Settings, to: str | None, *, lock_wait: float | None = None, on_wait: OnWait | None = None
+    settings: Settings,
+    to: str | None,
+    *,
+    partitions: bool = False,
+    lock_wait: float | None = None,
+    on_wait: OnWait | None = None,
 ) -> Revisions:
-    """Go to revision ``to`` (None: only look).
+    """Go to revision ``to`` (None: only look); with ``partitions`` make those of the coming months, which an old
+    database that was restored lacks.
 
     Other maintenance is waited for, up to ``lock_wait`` seconds (None: those of the settings), ``on_wait`` is told.
 
@@ -25,7 +34,22 @@ def change(
         LockedError: other maintenance goes on for longer.
         DependencyUnavailableError: the database does not answer, or a table stays locked.
     """
+    found = _change(settings, to, settings.lock_wait_seconds if lock_wait is None else lock_wait, on_wait)
+    if partitions and found.at_head:
+        asyncio.run(_premake(settings))
+    return found
 
+
+async def _premake(settings: Settings) -> None:
+    database = Database(create_engine(settings, application_name="mistudio migrate", pool_size=1))
+    try:
+        async with database.write() as session:
+            await premake(session)
+    finally:
+        await database.close()
+
+
+def _change(settings: Settings, to: str | None, wait: float, on_wait: OnWait | None) -> Revisions:
     url = database_url(settings)
     try:
         before = migrations.revisions(url)
@@ -34,7 +58,7 @@ def change(
         script = ScriptDirectory.from_config(migrations.config())
         known = [revision.revision for revision in script.walk_revisions()]
         go = migrations.downgrade if _is_down(known, before.current, to) else migrations.upgrade
-        return go(url, to, wait=settings.lock_wait_seconds if lock_wait is None else lock_wait, on_wait=on_wait)
+        return go(url, to, wait=wait, on_wait=on_wait)
     except CommandError as error:
         raise InvalidInputError(f"{error}.", hint="`ls` the migrations, or use --to head.") from error
     except OperationalError as error:

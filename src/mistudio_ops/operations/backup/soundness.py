@@ -19,8 +19,8 @@ ORDER BY step LIMIT 1000
 _FEATURES: LiteralString = """
 SELECT * FROM features f JOIN feature_activations a ON a.feature_id = f.id ORDER BY a.activation DESC LIMIT 50
 """
-#: What the lists, the charts and the downloads of the web page ask, by the tables that they need.
 _KNOWN = "SELECT bool_and(to_regclass(t) IS NOT NULL) FROM unnest(%s::text[]) t"
+#: What the lists, the charts and the downloads of the web page ask, by the tables that they need.
 _QUESTIONS: tuple[tuple[tuple[str, ...], LiteralString], ...] = (
     (("trainings",), "SELECT * FROM trainings ORDER BY created_at DESC, id DESC LIMIT 50"),
     (("trainings",), "SELECT status, count(*) FROM trainings GROUP BY status"),
