@@ -1,6 +1,7 @@
 """``mistudio-ops restore``."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -43,6 +44,18 @@ WaitOption = Annotated[
 ]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with the restore that was cut off.")]
 AbortOption = Annotated[bool, typer.Option("--abort", help="Go back to the database from before it.")]
+TableOption = Annotated[
+    list[str] | None, typer.Option("--table", metavar="T", help="Bring back the rows of this table only; repeatable.")
+]
+WhereOption = Annotated[
+    str | None, typer.Option("--where", metavar="SQL", help="Only rows that fit; with one --table.")
+]
+TrainingOption = Annotated[
+    str | None, typer.Option("--training", metavar="ID", help="Bring back one training with all that belongs to it.")
+]
+ReplaceOption = Annotated[
+    bool, typer.Option("--replace", help="With --table or --training: rows that are there become as in the backup.")
+]
 UndoOption = Annotated[bool, typer.Option("--undo", help="Take the latest restore back; the restored one is kept.")]
 
 
@@ -59,19 +72,61 @@ def restore(
     resume: ResumeOption = False,
     abort: AbortOption = False,
     undo: UndoOption = False,
+    table: TableOption = None,
+    where: WhereOption = None,
+    training: TrainingOption = None,
+    replace: ReplaceOption = False,
 ) -> None:
     """Put a backup in the place of the live database, which is kept under another name until `restore finalize`.
 
     The backup is loaded beside it while the lab runs; then the names change in one transaction, within seconds.
     Whatever fails, or is killed, the lab runs on one whole database: --resume goes on, --abort goes back.
+    With --table or --training only those rows come back, into the live database.
     """
     from mistudio_ops.operations.restore.restore import Options
 
-    action = _action(backup, resume=resume, abort=abort, undo=undo)
-    action(invocation, Options(confirm, jobs, dry_run, skip_safety_backup, lock_wait))
+    options = Options(confirm, jobs, dry_run, skip_safety_backup, lock_wait)
+    selection = Selection(tuple(table or ()), where, training, replace)
+    if selection == Selection():
+        _action(backup, resume=resume, abort=abort, undo=undo)(invocation, options)
+    else:
+        _check_selection(backup, resume or abort or undo)
+        _restore_rows(invocation, str(backup), selection, options)
 
 
 Action = Callable[[Invocation, "Options"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which rows are to come back, where not everything is."""
+
+    tables: tuple[str, ...] = ()
+    where: str | None = None
+    training: str | None = None
+    replace: bool = False
+
+
+def _check_selection(backup: str | None, other: bool) -> None:
+    if other or backup in {None, FINALIZE, STATUS}:
+        raise UsageError(
+            "--table, --where, --training and --replace need a backup, and nothing else",
+            hint="mistudio-ops restore latest --table training_metrics",
+        )
+
+
+def _restore_rows(invocation: Invocation, backup: str, selection: Selection, options: "Options") -> None:
+    from mistudio_ops.operations.restore.facts import find_backup
+    from mistudio_ops.operations.restore.tables import restore_tables
+    from mistudio_ops.presentation.restore_tables import tables_result
+
+    workplace = invocation.workplace()
+    done = restore_tables(
+        workplace, find_backup(workplace, backup), selection.tables, where=selection.where,
+        training=selection.training, replace=selection.replace, dry_run=options.dry_run, jobs=options.jobs,
+        lock_wait=options.lock_wait,
+    )  # fmt: skip
+    invocation.reporter.result(tables_result(done))
 
 
 def _action(backup: str | None, *, resume: bool, abort: bool, undo: bool) -> Action:

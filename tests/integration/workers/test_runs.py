@@ -232,3 +232,56 @@ async def test_extractions_are_reaped_and_taken_over_too(
     assert (await row(database, "dst_x", "datasets"))["attempts"] == 2
     assert [event.payload["status"] for event in events.events] == ["processing", "queued", "processing", "queued"]
     assert {event.payload["request_id"] for event in events.events} == {"req_x"}
+
+
+async def recorded(database: Database, runs: TrainingRuns) -> int:
+    await set_status(database, "tr_1", "queued")
+    return (await claimed(runs)).recorded_step
+
+
+async def execute(database: Database, statement: str) -> None:
+    async with database.write() as session:
+        await session.execute(text(statement))
+
+
+async def test_a_claim_says_through_which_step_metrics_are_recorded(
+    database: Database, settings: Settings, runs: TrainingRuns
+) -> None:
+    await queue_training(database, settings)
+    run = await claimed(runs)
+    assert run.recorded_step == 0
+    await runs.started(run, 0, [])
+    await runs.record(run, rows(5, 10, 15))
+    assert await recorded(database, runs) == 15
+    # A resume sets the run back, and what was recorded after its checkpoint goes.
+    run = await claimed_again(database, runs)
+    await runs.started(run, 10, [])
+    assert await recorded(database, runs) == 10
+
+
+async def claimed_again(database: Database, runs: TrainingRuns) -> ClaimedTraining:
+    await set_status(database, "tr_1", "queued")
+    return await claimed(runs)
+
+
+async def test_archived_metrics_count_as_recorded(database: Database, settings: Settings, runs: TrainingRuns) -> None:
+    await queue_training(database, settings)
+    run = await claimed(runs)
+    await runs.record(run, rows(5, 10))
+    await execute(database, "INSERT INTO training_metrics_archive SELECT * FROM training_metrics")
+    await execute(database, "DELETE FROM training_metrics")
+    assert await recorded(database, runs) == 10
+
+
+async def test_where_old_metrics_were_dropped_the_row_says_what_was_recorded(
+    database: Database, settings: Settings, runs: TrainingRuns
+) -> None:
+    await queue_training(database, settings)
+    run = await claimed(runs)
+    await runs.record(run, rows(5, 10, 15))
+    await runs.settle(run, Outcome("checkpointed"), step=17)
+    await execute(database, "DELETE FROM training_metrics")
+    assert await recorded(database, runs) == 15
+    run = await claimed_again(database, runs)
+    await runs.started(run, 10, [])
+    assert await recorded(database, runs) == 10
