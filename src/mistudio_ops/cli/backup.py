@@ -4,7 +4,16 @@ from collections.abc import Callable
 
 import typer
 
-from mistudio_ops.cli import backup_create, backup_list, backup_verify, backup_check, backup_prune, backup_pin, backup_copy, backup_schedule
+from mistudio_ops.cli import (
+    backup_check,
+    backup_copy,
+    backup_create,
+    backup_list,
+    backup_pin,
+    backup_prune,
+    backup_schedule,
+    backup_verify,
+)
 from mistudio_ops.cli.default_command import DefaultGroup
 from mistudio_ops.cli.verb import verb_app
 
