@@ -275,7 +275,8 @@ def _memory_below(without: set[int]) -> int:
     for child in psutil.Process().children(recursive=True):
         try:
             not_yet_itself = child.cmdline() == us  # between fork and exec
-            total += 0 if child.pid in without or not_yet_itself else child.memory_full_info().pss
+            ours = child.pid not in without and child.name() != "postgres" and not not_yet_itself
+            total += child.memory_full_info().pss if ours else 0
         except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
             continue
     return total
