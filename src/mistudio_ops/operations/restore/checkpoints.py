@@ -29,12 +29,17 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class PutBack:
-    """The checkpoints of one backup and where they belong. ``token`` names this restore."""
+    """The checkpoints of one backup and where they belong. ``token`` names this restore.
+
+    ``training`` limits it to one training's; with ``only_missing`` those stay away for which something is there.
+    """
 
     workplace: Workplace
     stored: StoredBackup
     identities: tuple[Any, ...]
     token: str
+    training: str | None = None
+    only_missing: bool = False
 
     @property
     def root(self) -> Path:
@@ -77,8 +82,12 @@ class PutBack:
     def _folders(self) -> dict[str, list[CheckpointFile]]:
         folders: dict[str, list[CheckpointFile]] = defaultdict(list)
         for file in read_index(self.workplace, self.stored, self.identities):
-            folders["/".join(Path(file.path).parts[:2])].append(file)
-        return dict(folders)
+            parts = Path(file.path).parts
+            if self.training in {None, parts[0]}:
+                folders["/".join(parts[:2])].append(file)
+        return {
+            name: files for name, files in folders.items() if not (self.only_missing and (self.root / name).exists())
+        }
 
     def _sound(self, name: str, files: Sequence[CheckpointFile]) -> bool:
         """Return True when the folder has exactly these files with this content."""
