@@ -2,6 +2,8 @@
 PYTHON ?= python3
 EXTRAS ?= embedded,train
 ENV ?= local
+ROWS ?= 5000000
+RUNS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 comma := ,
@@ -9,10 +11,10 @@ stamp = $(VENV)/.installed-$(subst $(comma),-,$(1))
 DEV := embedded,train,notify,offsite,dev
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test lint generate bench dist demo clean
+.PHONY: help up down test lint generate bench bench-backup dist demo clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*##/  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*##/  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 up: $(call stamp,$(EXTRAS))  ## install, start the studio on loopback, print its health
 	@$(BIN)/mistudio-ops deploy $(ENV)
@@ -36,6 +38,9 @@ generate: $(call stamp,$(DEV))  ## write completions and reference documents ane
 
 bench: $(call stamp,$(DEV))  ## measure start, help and memory; figures go to docs/PERFORMANCE.md
 	$(BIN)/python -m tests.bench
+
+bench-backup: $(call stamp,$(DEV))  ## measure backups and restores against pg_dump's own ways; ROWS=5000000 RUNS=3
+	$(BIN)/python -m tests.bench.backup --rows $(ROWS) --runs $(RUNS)
 
 demo: $(call stamp,$(DEV)) $(VENV)/.installed-demo-model  ## train a sparse autoencoder on a real model's activations
 	@$(BIN)/mistudio-ops deploy $(ENV)

@@ -82,13 +82,16 @@ def beat() -> None:
 def migrate(
     to: Annotated[str, typer.Option(help="Revision to go to; an older one goes down, which loses data.")] = "head",
     check: Annotated[bool, typer.Option("--check", help="Only tell; exit 1 when it is not at the head.")] = False,
+    partitions: Annotated[
+        bool, typer.Option("--partitions", help="Make the coming months' partitions too, as beat does every day.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Bring the database to a revision of the shipped migrations. Waits for another migration to end."""
     settings = _settings()
     from mistudio_server.commands.schema_change import change  # noqa: PLC0415
 
-    found = _explained(lambda: change(settings, None if check else to))
+    found = _explained(lambda: change(settings, None if check else to, partitions=partitions))
     document = {"current": found.current, "head": found.head, "at_head": found.at_head}
     _show(document if as_json else f"at {found.current or 'nothing'}, head is {found.head}")
     if check and not found.at_head:

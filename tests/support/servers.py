@@ -17,6 +17,7 @@ from mistudio_ops.drivers.account import PopenIdentity, service_account
 from mistudio_ops.drivers.embedded import find_programs, reachable
 
 START_TIMEOUT = 30.0
+_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
 
 
 def free_port() -> int:
@@ -28,7 +29,7 @@ def free_port() -> int:
 
 @dataclass
 class TestServers:
-    """Starts both servers, and stops exactly what it started."""
+    """Starts both servers, and stops exactly what it started. ``durable``: PostgreSQL syncs, as in real use."""
 
     __test__ = False
 
@@ -37,6 +38,7 @@ class TestServers:
     postgres_port: int = field(default_factory=free_port)
     redis_port: int = field(default_factory=free_port)
     password: str = field(default_factory=lambda: secrets.token_urlsafe(16))
+    durable: bool = False
 
     @property
     def postgres_url(self) -> str:
@@ -99,8 +101,8 @@ class TestServers:
         subprocess.run(initdb, check=True, capture_output=True, cwd=run, **self.account.popen())
         options = {
             "listen_addresses": "127.0.0.1", "port": self.postgres_port, "unix_socket_directories": str(run),
-            "fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": 200,
-            "shared_buffers": "64MB", "max_locks_per_transaction": 256,
+            "max_connections": 200, "max_locks_per_transaction": 256,
+            **({"shared_buffers": "256MB", "max_wal_size": "4GB"} if self.durable else _FAST),
         }  # fmt: skip
         argv = [str(program.path / "postgres"), "-D", str(data)]
         self._spawn([*argv, *(f"--{key}={value}" for key, value in options.items())], run)

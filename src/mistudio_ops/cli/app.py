@@ -29,6 +29,7 @@ VERBS: Mapping[str, Verb] = {
     "down": Verb("mistudio_ops.cli.down", "Stop an environment; with --purge remove its files."),
     "backup": Verb("mistudio_ops.cli.backup", "Make backups, list and verify them, keep and copy them."),
     "doctor": Verb("mistudio_ops.cli.doctor", "Look at this machine: what a deploy needs, and what is missing."),
+    "restore": Verb("mistudio_ops.cli.restore", "Put a backup in the place of the database; undo, resume, abort."),
     "init": Verb("mistudio_ops.cli.init", "Write a commented mistudio.toml."),
     "config": Verb("mistudio_ops.cli.config", "Show, check or render the configuration."),
     "version": Verb("mistudio_ops.cli.version", "Print the version of this program and of what it uses."),

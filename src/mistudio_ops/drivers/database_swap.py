@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from mistudio_ops.drivers.database_access import DatabaseAccess
+from mistudio_ops.drivers.database_properties import carry_properties
 from mistudio_ops.errors import NothingFoundError, PreconditionError
 
 if TYPE_CHECKING:
@@ -27,9 +28,10 @@ def swap(
     incoming: str,
     aside: str,
     sleep: Callable[[float], None] = time.sleep,
-) -> None:
+) -> list[str]:
     """Rename ``current`` to ``aside`` and ``incoming`` to ``current``; sessions in both are ended.
 
+    ``incoming`` first gets the settings and rights of ``current``; what it could not get is returned.
     ``aside`` stays, with connections to it blocked. Where ``current`` does not exist (any more), only ``incoming``
     is renamed. Either both have happened or nothing, whenever we or the server die.
 
@@ -39,6 +41,7 @@ def swap(
     """
     import psycopg
 
+    left = carry_properties(access, current, incoming) if _exists_in(access, incoming) else []
     for attempt in range(ATTEMPTS):
         try:
             with access.admin_session() as connection, _ending_sessions(access, current, incoming):
@@ -50,7 +53,13 @@ def swap(
         except psycopg.errors.InsufficientPrivilege as error:
             raise _not_allowed(access, current, error) from error
         else:
-            return
+            break
+    return left
+
+
+def _exists_in(access: DatabaseAccess, name: str) -> bool:
+    with access.admin_session() as connection:
+        return _exists(connection, name)
 
 
 def _swap(connection: "psycopg.Connection[Any]", current: str, incoming: str, aside: str) -> None:

@@ -51,9 +51,9 @@ class Journal:
 
     @contextmanager
     def step(self, operation: int, name: str) -> Iterator[None]:
-        """Record a step before and after; an exception marks it as failed."""
+        """Record a step before and after; an exception marks it as failed. A step may be done again."""
         self._run(
-            "INSERT INTO steps (operation, name, begun) VALUES (?, ?, ?)",
+            "INSERT OR REPLACE INTO steps (operation, name, begun) VALUES (?, ?, ?)",
             (operation, name, self._stamp()),
         )
         try:
@@ -80,6 +80,18 @@ class Journal:
         steps = self._run("SELECT name, outcome FROM steps WHERE operation = ? ORDER BY rowid", (row[0],)).fetchall()
         done = tuple(name for name, outcome in steps if outcome == "done")
         return Interrupted(int(row[0]), str(row[1]), done, tuple(name for name, outcome in steps if outcome is None))
+
+    def plan(self, operation: int) -> Any:
+        """Return what an operation was begun with."""
+        row = self._run("SELECT plan FROM operations WHERE id = ?", (operation,)).fetchone()
+        return json.loads(row[0])
+
+    def completed(self, verb: str) -> list[Any]:
+        """Return the plans of that verb's operations that were done, newest first."""
+        rows = self._run(
+            "SELECT plan FROM operations WHERE verb = ? AND outcome = 'done' ORDER BY id DESC", (verb,)
+        ).fetchall()
+        return [json.loads(row[0]) for row in rows]
 
     def close(self) -> None:
         """Close the file."""

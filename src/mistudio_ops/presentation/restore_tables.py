@@ -28,6 +28,8 @@ def _verdict(done: TablesRestored) -> Line:
     counted = f"{done.rows:,} rows of backup {done.backup_id}"
     if done.dry_run:
         return Line(f"{counted} would come back into {done.database}; nothing was changed", "warn")
-    if not done.rows:
+    if done.checkpoints:
+        counted += f" and the files of {done.checkpoints} checkpoints"
+    elif not done.rows:
         return Line(f"nothing was missing in {done.database}", "good")
     return Line(f"{counted} came back into {done.database} in {done.seconds:.1f} s", "good")

@@ -1,25 +1,44 @@
 """``mistudio-server migrate``: the database's revision, and going to another."""
 
+import asyncio
+
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from psycopg.errors import LockNotAvailable
 from sqlalchemy.exc import OperationalError
 
 from mistudio_server.db import migrations
-from mistudio_server.db.engine import database_url
+from mistudio_server.db.engine import Database, create_engine, database_url
 from mistudio_server.db.migrations import Revisions
 from mistudio_server.errors import DependencyUnavailableError, InvalidInputError
+from mistudio_server.metrics.partitions import premake
 from mistudio_server.settings import Settings
 
 
-def change(settings: Settings, to: str | None) -> Revisions:
-    """Go to revision ``to`` (None: only look).
+def change(settings: Settings, to: str | None, *, partitions: bool = False) -> Revisions:
+    """Go to revision ``to`` (None: only look); with ``partitions`` make those of the coming months, which an old
+    database that was restored lacks.
 
     Raises:
         InvalidInputError: there is no such revision.
         DependencyUnavailableError: the database does not answer, or a table stays locked.
     """
+    found = _change(settings, to)
+    if partitions and found.at_head:
+        asyncio.run(_premake(settings))
+    return found
 
+
+async def _premake(settings: Settings) -> None:
+    database = Database(create_engine(settings, application_name="mistudio migrate", pool_size=1))
+    try:
+        async with database.write() as session:
+            await premake(session)
+    finally:
+        await database.close()
+
+
+def _change(settings: Settings, to: str | None) -> Revisions:
     url = database_url(settings)
     try:
         before = migrations.revisions(url)

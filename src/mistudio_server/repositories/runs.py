@@ -20,7 +20,10 @@ JobKind = Literal["training", "extraction"]
 
 @dataclass(frozen=True, slots=True)
 class ClaimedTraining:
-    """A training that this worker owns now. ``dataset_path`` is relative to DATA_DIR."""
+    """A training that this worker owns now. ``dataset_path`` is relative to DATA_DIR.
+
+    ``recorded_step`` is the step through which every metric of it is in this database.
+    """
 
     id: str
     claim: int
@@ -30,6 +33,7 @@ class ClaimedTraining:
     dataset_path: str
     hyperparameters: dict[str, Any]
     request_id: str | None
+    recorded_step: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,8 @@ def _by_kind(template: str) -> dict[JobKind, TextClause]:
     return {"training": text(template.format(**training)), "extraction": text(template.format(**extraction))}
 
 
+# Metrics are recorded in order, so that the newest says through which step they are complete. Where none is left (old
+# ones may be exported and dropped) the row says it: ``last_metric`` stays when a resume sets ``step`` back.
 # The row is locked in a CTE of its own: as a subquery of the UPDATE it may be evaluated more than once.
 _CLAIM_TRAINING = text("""
 WITH next AS MATERIALIZED (
@@ -93,7 +99,14 @@ SET status = 'running', worker = :worker, claim = t.claim + 1, heartbeat_at = no
     started_at = COALESCE(t.started_at, now()), ended_at = NULL, error = NULL, error_code = NULL
 FROM next, datasets AS d
 WHERE t.id = next.id AND d.id = t.dataset_id
-RETURNING t.id, t.claim, t.attempts, t.step, t.total_steps, d.path AS dataset_path, t.hyperparameters, t.request_id
+RETURNING t.id, t.claim, t.attempts, t.step, t.total_steps, d.path AS dataset_path, t.hyperparameters, t.request_id,
+    COALESCE(
+        GREATEST(
+            (SELECT max(step) FROM training_metrics WHERE training_id = t.id),
+            (SELECT max(step) FROM training_metrics_archive WHERE training_id = t.id)
+        ),
+        LEAST(t.step, (t.last_metric ->> 'step')::integer)
+    ) AS recorded_step
 """)
 _CLAIM_EXTRACTION = text("""
 WITH next AS MATERIALIZED (

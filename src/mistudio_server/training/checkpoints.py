@@ -3,13 +3,14 @@
 A checkpoint is the folder ``step-0000000100`` with ``sae_weights.safetensors`` and ``cfg.json`` (the SAELens layout),
 ``state.safetensors`` (optimizer, counters, generator) and ``state.json``, written last, which holds the sha256 of the
 others and its own. It is made under a temporary name, synced and renamed. One that does not verify is set aside as
-``corrupt-step-...``, so that a person can look at it and nothing reads it again.
+``corrupt-step-...``, one that its database does not reach as ``ahead-step-...``, so that a person can look at it and
+nothing reads it again.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ STATE_FILE = "state.safetensors"
 META_FILE = "state.json"
 _FORMAT = 1
 _PREFIX = "step-"
+_CORRUPT_PREFIX, _AHEAD_PREFIX = "corrupt-", "ahead-"
 
 
 class CorruptCheckpointError(ValueError):
@@ -70,11 +72,12 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The newest checkpoint that verified, if any, and why newer ones were passed over."""
+    """The newest checkpoint that can be used, if any, and why newer ones were passed over: damaged, or ahead."""
 
     saved: Saved | None
     snapshot: Snapshot | None
     passed_over: tuple[str, ...]
+    ahead: tuple[str, ...] = ()
 
 
 class CheckpointStore:
@@ -113,18 +116,25 @@ class CheckpointStore:
             raise
         return self._saved(snapshot.step, hashes[WEIGHTS_FILE], self._remove_old())
 
-    def load_newest(self) -> Loaded:
-        """Return the newest checkpoint that verifies; set aside those that do not."""
+    def load_newest(self, ahead: Callable[[Snapshot], str | None] = lambda _: None) -> Loaded:
+        """Return the newest checkpoint that verifies and is not ``ahead``; set the others aside.
+
+        ``ahead`` returns why a checkpoint must not be used although it is whole; None when it may be.
+        """
         remove_leftovers(self._root)
-        passed_over = []
+        damaged: list[str] = []
+        too_new: list[str] = []
         for step in reversed(self.steps()):
             try:
                 snapshot, sha256 = load_snapshot(self.path_of(step))
             except CorruptCheckpointError as error:
-                passed_over.append(f"{error}; it was set aside as {self._set_aside(step)}")
-            else:
-                return Loaded(self._saved(step, sha256, ()), snapshot, tuple(passed_over))
-        return Loaded(None, None, tuple(passed_over))
+                damaged.append(f"{error}; it was set aside as {self._set_aside(step, _CORRUPT_PREFIX)}")
+                continue
+            reason = ahead(snapshot)
+            if reason is None:
+                return Loaded(self._saved(step, sha256, ()), snapshot, tuple(damaged), tuple(too_new))
+            too_new.append(f"{reason}; it was set aside as {self._set_aside(step, _AHEAD_PREFIX)}")
+        return Loaded(None, None, tuple(damaged), tuple(too_new))
 
     def _saved(self, step: int, sha256: str, removed: tuple[int, ...]) -> Saved:
         path = self.path_of(step)
@@ -137,9 +147,9 @@ class CheckpointStore:
             remove_folder(self.path_of(step))
         return removed
 
-    def _set_aside(self, step: int) -> str:
+    def _set_aside(self, step: int, prefix: str) -> str:
         path = self.path_of(step)
-        aside = path.with_name(f"corrupt-{path.name}")
+        aside = path.with_name(f"{prefix}{path.name}")
         if aside.exists():
             remove_folder(aside)
         path.rename(aside)

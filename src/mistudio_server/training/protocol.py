@@ -17,7 +17,11 @@ class _Message(BaseModel):
 
 
 class TrainingJob(_Message):
-    """First line that a training process reads. Paths are absolute."""
+    """First line that a training process reads. Paths are absolute.
+
+    ``recorded_step`` is the step through which the database has every metric of this run: a checkpoint that takes more
+    than that as recorded is from a later life of the run than the database, which was restored. None: do not judge.
+    """
 
     kind: Literal["training"] = "training"
     training_id: str
@@ -25,6 +29,7 @@ class TrainingJob(_Message):
     checkpoints_dir: str
     hyperparameters: Hyperparameters
     torch_num_threads: int | None = None
+    recorded_step: int | None = None
 
 
 class ExtractionJob(_Message):

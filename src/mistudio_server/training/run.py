@@ -62,10 +62,12 @@ class _Run:
         return self._trainer
 
     def prepare(self) -> None:
-        """Resume the newest checkpoint that verifies, or start anew; tell the worker where the run stands."""
-        loaded = self._checkpoints.load_newest()
+        """Resume the newest checkpoint that can be used, or start anew; tell the worker where the run stands."""
+        loaded = self._checkpoints.load_newest(self._ahead)
         for reason in loaded.passed_over:
             self._channel.emit(Warned(code="corrupt_checkpoint", message=reason))
+        for reason in loaded.ahead:
+            self._channel.emit(Warned(code="checkpoint_ahead", message=reason))
         snapshot = loaded.snapshot
         if snapshot is not None:
             self._check_same_sae(snapshot)
@@ -181,6 +183,16 @@ class _Run:
                     hint="Start again with a lower learning_rate, or add lr_warmup_steps.",
                 )
 
+    def _ahead(self, snapshot: Snapshot) -> str | None:
+        """Return why a checkpoint must not be resumed: metrics that it takes as recorded are not in the database."""
+        recorded, taken = self._job.recorded_step, taken_as_recorded(snapshot)
+        if recorded is None or taken <= recorded:
+            return None
+        return (
+            f"The checkpoint of step {snapshot.step} takes metrics as recorded through step {taken}, and the database "
+            f"has them through step {recorded}: it was restored from a backup, and those between would be missing"
+        )
+
     def _check_same_sae(self, snapshot: Snapshot) -> None:
         had = (
             snapshot.meta["hyperparameters"]["architecture"],
@@ -210,6 +222,16 @@ class _Run:
             state=_tensors(snapshot.state),
         )
         self._pending = [Metric.model_validate(metric) for metric in snapshot.meta["pending"]]
+
+
+def taken_as_recorded(snapshot: Snapshot) -> int:
+    """Return the step of the last metric that a checkpoint does not carry because the database had it; 0 for none."""
+    hyperparameters = snapshot.meta["hyperparameters"]
+    pending = [metric["step"] for metric in snapshot.meta["pending"]]
+    last: int = min(pending) - 1 if pending else snapshot.step
+    if last == hyperparameters["total_steps"]:
+        return last  # the last step is measured whatever the interval
+    return last - last % int(hyperparameters["log_interval"])
 
 
 class _Rate:

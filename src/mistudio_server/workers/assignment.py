@@ -31,6 +31,7 @@ def training_assignment(run: ClaimedTraining, data_dir: Path, torch_num_threads:
         checkpoints_dir=str(data_dir / "checkpoints" / run.id),
         hyperparameters=hyperparameters,
         torch_num_threads=torch_num_threads,
+        recorded_step=run.recorded_step,
     )
 
 

@@ -11,6 +11,7 @@ from psycopg import sql
 from mistudio_ops.domain.backup import DatabaseFacts
 from mistudio_ops.drivers import databases
 from mistudio_ops.drivers.database_access import DatabaseAccess
+from mistudio_ops.drivers.database_properties import carry_properties
 from mistudio_ops.errors import LockedError, NothingFoundError, PreconditionError
 from tests.support.real_backups import facts_of
 
@@ -255,3 +256,49 @@ def test_databases_of_another_live_name_are_not_ours(plain_owner: DatabaseAccess
     assert databases.list_ours(longer) == []
     assert [one.name for one in databases.list_ours(other)] == [name]
     assert [one.name for one in databases.list_ours(long)] == [theirs]
+
+
+def test_settings_rights_and_limits_are_carried_over(plain_owner: DatabaseAccess, admin: Admin) -> None:
+    live, incoming, owner = plain_owner.name, made(plain_owner), plain_owner.owner.user
+    reader = f"{owner}_reader"
+    admin.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(reader)))
+    try:
+        for text in (
+            "ALTER DATABASE {live} SET work_mem = '7MB'",
+            'ALTER DATABASE {live} SET search_path = one, "two three"',
+            "ALTER DATABASE {live} SET application_name = 'it''s, \"mine\"'",
+            "ALTER ROLE {owner} IN DATABASE {live} SET lock_timeout = '9s'",
+            "ALTER DATABASE {live} CONNECTION LIMIT 17",
+            "REVOKE CONNECT ON DATABASE {live} FROM PUBLIC",
+            "GRANT CONNECT ON DATABASE {live} TO {reader} WITH GRANT OPTION",
+        ):
+            names = {"live": live, "owner": owner, "reader": reader}
+            admin.execute(sql.SQL(text).format(**{key: sql.Identifier(value) for key, value in names.items()}))
+        assert carry_properties(plain_owner, live, incoming) == []
+        assert properties(admin, incoming) == properties(admin, live)
+        admin.execute(sql.SQL("ALTER DATABASE {} SET log_statement = 'all'").format(sql.Identifier(live)))
+        (left,) = carry_properties(plain_owner, live, incoming)
+        assert "log_statement" in left
+        assert carry_properties(plain_owner, "nowhere", incoming) == []
+    finally:
+        admin.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM {}").format(*map(sql.Identifier, (live, reader))))
+        admin.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM {}").format(*map(sql.Identifier, (incoming, reader))))
+        admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(reader)))
+
+
+def properties(admin: Admin, name: str) -> list[object]:
+    rows = admin.execute(
+        "SELECT datconnlimit, s.setrole, ARRAY(SELECT unnest(s.setconfig) ORDER BY 1),"
+        " ARRAY(SELECT a::text FROM aclexplode(datacl) a ORDER BY 1)"
+        " FROM pg_database d LEFT JOIN pg_db_role_setting s ON s.setdatabase = d.oid WHERE datname = %s ORDER BY 2",
+        (name,),
+    )
+    return list(rows.fetchall())
+
+
+def test_swapping_carries_them_over_too(plain_owner: DatabaseAccess, admin: Admin) -> None:
+    live, incoming = plain_owner.name, made(plain_owner)
+    admin.execute(sql.SQL("ALTER DATABASE {} SET work_mem = '7MB'").format(sql.Identifier(live)))
+    before = properties(admin, live)
+    assert databases.swap(plain_owner, current=live, incoming=incoming, aside=f"{live}_old") == []
+    assert properties(admin, live) == before

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
 from mistudio_ops.cli.app import app
@@ -28,7 +29,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     "argv",
     [
         ("-e", "lab", "--json"), ("--json", "--env=lab"), ("create", "-e", "lab", "--json"),
-        ("-e", "lab", "create", "--json"), ("--json", "-e", "lab", "create"), ("-e", "lab", "--lock-wait", "1", "--json"),
+        ("-e", "lab", "create", "--json"), ("--json", "-e", "lab", "create"),
+        ("-e", "lab", "--lock-wait", "1", "--json"),
         ("--lock-wait", "1", "create", "--json", "-e", "lab"), ("--json", "-elab"),
     ],
 )  # fmt: skip
@@ -97,8 +99,6 @@ def test_completion(here: Path, words: tuple[str, ...], expected: set[str]) -> N
 
 
 def test_the_reference_has_a_section_for_each() -> None:
-    import typer
-
     text = reference(typer.main.get_command(app))
     for path in ("backup", "backup create", "backup list"):
         assert f"\n## mistudio-ops {path}\n" in text

@@ -261,3 +261,63 @@ def test_dataset_that_grew_is_warned_about(job: TrainingJob) -> None:
     write_rows(Path(job.activations_dir), noise(2_100))
     (warning,) = run(job).of(Warned)
     assert (warning.code, "2100 rows and had 2000" in warning.message) == ("dataset_changed", True)
+
+
+def of_steps(metrics: list[Metric]) -> list[int]:
+    return [metric.step for metric in metrics]
+
+
+def confirm_all(channel: MemoryChannel, report: Report) -> None:
+    if isinstance(report, Metric):
+        channel.confirmed = report.step
+
+
+def restored_to(job: TrainingJob, step: int) -> TrainingJob:
+    """The job as a worker gives it whose database has metrics through ``step``."""
+    return job.model_copy(update={"recorded_step": step})
+
+
+@pytest.mark.parametrize(
+    ("recorded", "resumed", "aside"),
+    [
+        (39, 30, ["ahead-step-0000000040"]),  # the last metric, of step 40, was confirmed and is gone
+        (36, 30, ["ahead-step-0000000040"]),
+        (30, 30, ["ahead-step-0000000040"]),
+        (27, 20, ["ahead-step-0000000030", "ahead-step-0000000040"]),
+        (18, 20, ["ahead-step-0000000030", "ahead-step-0000000040"]),
+        (15, 0, ["ahead-step-0000000020", "ahead-step-0000000030", "ahead-step-0000000040"]),
+        (0, 0, ["ahead-step-0000000020", "ahead-step-0000000030", "ahead-step-0000000040"]),
+        (40, 40, []),
+        (99, 40, []),
+    ],
+)
+def test_checkpoints_ahead_of_a_restored_database_are_set_aside(
+    job: TrainingJob, tmp_path: Path, recorded: int, resumed: int, aside: list[str]
+) -> None:
+    whole = run(elsewhere(job, tmp_path)).of(Metric)
+    before = run(job, confirm_all)
+    after = run(restored_to(job, recorded))
+    assert after.of(Started)[0].step == resumed
+    assert [warning.code for warning in after.of(Warned)] == ["checkpoint_ahead"] * len(aside)
+    assert sorted(path.name for path in Path(job.checkpoints_dir).glob("ahead-*")) == aside
+    kept = [metric for metric in before.of(Metric) if metric.step <= min(recorded, resumed)]
+    assert values_of([*kept, *after.of(Metric)]) == values_of(whole)
+
+
+@pytest.mark.parametrize("recorded", [0, 3, 18])
+def test_a_checkpoint_that_carries_what_the_database_lacks_is_used(job: TrainingJob, recorded: int) -> None:
+    def confirm_some(channel: MemoryChannel, report: Report) -> None:
+        if isinstance(report, Metric) and report.step <= recorded:
+            channel.confirmed = report.step
+
+    run(job, confirm_some)
+    after = run(restored_to(job, recorded))
+    assert after.of(Warned) == []
+    assert after.of(Started)[0].step == 40
+    assert of_steps(after.of(Metric)) == [step for step in (*range(3, 40, 3), 40) if step > recorded]
+
+
+def test_without_a_word_about_the_database_no_checkpoint_is_judged(job: TrainingJob) -> None:
+    run(job, confirm_all)
+    after = run(job)
+    assert (after.of(Started)[0].step, after.of(Warned)) == (40, [])

@@ -23,6 +23,7 @@ from mistudio_ops.operations.deploy.preflight import preflight
 from mistudio_ops.operations.deploy.result import DeployResult
 from mistudio_ops.operations.deploy.run import PlanRun
 from mistudio_ops.operations.deploy.steps import apply
+from mistudio_ops.operations.restore.interrupted import interrupted_restore
 from mistudio_ops.presentation.reporter import Reporter
 
 
@@ -72,6 +73,7 @@ def _locked(
 ) -> DeployResult:
     plan = plan_deploy(found.facts)
     _tell_interrupted(reporter, found.facts.interrupted)
+    _tell_restore(environment, reporter)
     if host.python_reason is not None:
         reporter.warning(
             f"backends, workers and beat run as root: {host.account.name} cannot read {host.python_reason}",
@@ -146,6 +148,16 @@ def _tell_interrupted(reporter: Reporter, interrupted: Interrupted | None) -> No
         reporter.note(
             f"the deploy begun at {interrupted.begun} was cut off during {at}, "
             f"after {len(interrupted.done)} finished steps: going on from what is there"
+        )
+
+
+def _tell_restore(environment: Environment, reporter: Reporter) -> None:
+    """A restore that was cut off left one whole database live at every moment: a deploy only starts what is there."""
+    cut = interrupted_restore(environment)
+    if cut is not None:
+        reporter.warning(
+            f"the {cut.plan.kind} of {cut.plan.backup}, begun at {cut.begun}, was cut off; this deploy does not end it",
+            hint="mistudio-ops restore --resume goes on with it; mistudio-ops restore --abort goes back",
         )
 
 

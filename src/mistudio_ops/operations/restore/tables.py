@@ -1,7 +1,7 @@
 """Bringing single tables, or all of a training, back out of a backup, while the lab goes on with everything else.
 
 The backup is loaded into a scratch copy; the rows come from there in one transaction of the live database, so all of
-them come back or none.
+them come back or none. The checkpoint files of a training are laid ready before, and get their names after it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,8 +21,15 @@ from mistudio_ops.operations.backup.loading import loading_tools, sound_manifest
 from mistudio_ops.operations.backup.scratch import scratch_copy
 from mistudio_ops.operations.backup.soundness import SEQUENCES
 from mistudio_ops.operations.backup.workplace import Workplace
-from mistudio_ops.operations.restore.definitions import LOCK_TIMEOUT, definitions, finish_tables, make_tables
+from mistudio_ops.operations.restore.definitions import (
+    LOCK_TIMEOUT,
+    Definitions,
+    definitions,
+    finish_tables,
+    make_tables,
+)
 from mistudio_ops.operations.restore.rows import Rows, TableOutcome, condition
+from mistudio_ops.operations.restore.training_files import files_ready, place_files, training_files
 
 if TYPE_CHECKING:
     import psycopg
@@ -30,13 +37,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TablesRestored:
-    """What came back, by table in the order in which it came. With ``dry_run`` nothing was kept."""
+    """What came back, by table in the order in which it came. With ``dry_run`` nothing was kept.
+
+    ``checkpoints`` are those whose files came back too.
+    """
 
     backup_id: str
     database: str
     dry_run: bool
     tables: tuple[TableOutcome, ...]
     seconds: float
+    checkpoints: int = 0
 
     @property
     def rows(self) -> int:
@@ -82,8 +93,12 @@ def restore_tables(
         ):
             scratch.execute("SET default_transaction_read_only = on")
             sources = _sources(scratch, choices, training)
-            outcomes = _bring(workplace, access, manifest, scratch, sources, replace, dry_run=dry_run, wait=lock_wait)
-    return TablesRestored(stored.id, access.name, dry_run, tuple(outcomes), monotonic() - began)
+            files = training_files(workplace, stored, identities, None if dry_run else training, replace=replace)
+            with files_ready(files):
+                live = _Live(workplace, access, manifest, dry_run, lock_wait)
+                outcomes = _bring(live, scratch, sources, replace=replace)
+        placed = place_files(workplace, access, files)
+    return TablesRestored(stored.id, access.name, dry_run, tuple(outcomes), monotonic() - began, placed)
 
 
 def _check_known(manifest: Manifest, choices: Sequence[Choice]) -> None:
@@ -145,30 +160,39 @@ def _check_where(scratch: "psycopg.Connection[Any]", choice: Choice, form: Table
         ) from error
 
 
+@dataclass(frozen=True, slots=True)
+class _Live:
+    """The live database that rows come back into."""
+
+    workplace: Workplace
+    access: DatabaseAccess
+    manifest: Manifest
+    dry_run: bool
+    wait: float
+
+    def definitions(self, scratch: "psycopg.Connection[Any]", missing: list[TableForm]) -> Definitions | None:
+        """Return what makes the missing tables; None where none is."""
+        if not missing:
+            return None
+        return definitions(loading_tools(self.workplace, self.access, self.manifest), self.access, scratch, missing)
+
+
 def _bring(
-    workplace: Workplace,
-    access: DatabaseAccess,
-    manifest: Manifest,
-    scratch: "psycopg.Connection[Any]",
-    sources: Sequence[tuple[Choice, TableForm]],
-    replace: bool,
-    *,
-    dry_run: bool,
-    wait: float,
+    place: _Live, scratch: "psycopg.Connection[Any]", sources: Sequence[tuple[Choice, TableForm]], *, replace: bool
 ) -> list[TableOutcome]:
     outcomes = []
-    with maintenance_session(access, wait=wait) as live, _one_transaction(live, dry_run=dry_run):
+    with maintenance_session(place.access, wait=place.wait) as live, _one_transaction(live, dry_run=place.dry_run):
         missing = [form for _, form in sources if table_form(live, form.full_name) is None]
-        made = definitions(loading_tools(workplace, access, manifest), access, scratch, missing) if missing else None
+        made = place.definitions(scratch, missing)
         if made is not None:
             make_tables(live, made)
         for choice, form in sources:
-            with workplace.reporter.step(f"Bring back {form.name}") as step:
+            with place.workplace.reporter.step(f"Bring back {form.name}") as step:
                 outcomes.append(_bring_table(live, scratch, choice, form, replace, recreated=form in missing))
                 step.detail(f"{outcomes[-1].restored} rows restored, {outcomes[-1].replaced} replaced")
         if made is not None:
             finish_tables(live, made)
-        if not dry_run:  # a sequence does not come back with its transaction
+        if not place.dry_run:  # a sequence does not come back with its transaction
             _move_sequences(live, {outcome.table for outcome in outcomes})
     return outcomes
 
