@@ -553,6 +553,18 @@ def test_killed_while_pruning_the_next_run_removes_the_rest(strict: Workplace, e
     assert {path.name for path in Path(elsewhere).iterdir()} == {*ids[2:], "objects"}
 
 
+def test_an_unfinished_copy_is_removed_when_a_newer_one_is_whole(strict: Workplace, elsewhere: str) -> None:
+    first, second = days(strict, 2)
+    with pytest.raises(CutError):
+        _push_to(strict, first, Faulty(Path(elsewhere), 5, CutError()))
+    assert prune_remote(strict, elsewhere).leftovers == ()  # the next push completes it
+    push(strict, second, [elsewhere])
+    assert prune_remote(strict, elsewhere).leftovers == (first,)
+    assert {path.name for path in Path(elsewhere).iterdir()} == {second, "objects"}
+    assert push(strict, first, [elsewhere]).pushed[0].outcome == "copied"
+    assert all(one.good for one in remote_backups(strict, elsewhere))
+
+
 def test_copies_of_other_environments_are_left_alone(strict: Workplace, tmp_path: Path, elsewhere: str) -> None:
     other = fresh(tmp_path, name="other")
     theirs = days(other, 4)
