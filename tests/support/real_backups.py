@@ -14,9 +14,8 @@ from mistudio_ops.domain.environment import Environment
 from mistudio_ops.drivers import catalog
 from mistudio_ops.drivers.archive_file import file_suffix, write_archive, write_plain
 from mistudio_ops.drivers.database_access import DatabaseAccess
-from mistudio_ops.drivers.embedded import find_programs
 from mistudio_ops.drivers.encryption import KEY_FILE
-from mistudio_ops.drivers.pg_tools import HostTools, program_version
+from mistudio_ops.drivers.pg_tools import PgTools, find_tools
 from mistudio_ops.operations.backup.workplace import Workplace
 from mistudio_ops.presentation.recording import RecordingReporter
 
@@ -35,12 +34,10 @@ def workplace_of(database_url: str, folder: Path, environ: Mapping[str, str] | N
     return workplace
 
 
-def host_tools() -> HostTools:
+def tools_for(access: DatabaseAccess) -> PgTools:
     """Return the client programs of the test server's own version."""
-    folder = find_programs().postgres.path
-    version = program_version(folder / "pg_dump")
-    assert version, folder
-    return HostTools(folder, version)
+    with access.session() as connection:
+        return find_tools(catalog.server_major(connection), access, BackupSettings())
 
 
 def facts_of(access: DatabaseAccess) -> DatabaseFacts:
@@ -92,7 +89,7 @@ def make_backup(workplace: Workplace, *, kind: Kind = "manual", created: datetim
         manifest = Manifest(
             id=backup_id, sequence=directory.next_sequence(), kind=kind, environment="local", created=created,
             database=facts_of(access), tables=rows_of(access), files=tuple(files), encryption=keys.encryption,
-            versions={"pg_dump": host_tools().version},
+            versions={"pg_dump": tools_for(access).version},
         )  # fmt: skip
         directory.publish(manifest)
     return directory.get(backup_id)
@@ -111,7 +108,7 @@ class _Dump:
 
     def __init__(self, access: DatabaseAccess) -> None:
         arguments = ["-Fc", "-Z0", "--no-password"]
-        self._process = host_tools().start(
+        self._process = tools_for(access).start(
             "pg_dump", arguments, access.owner, access.name, application="test", stdout=subprocess.PIPE
         )
 

@@ -11,6 +11,7 @@ from mistudio_ops.cli import (
     backup_list,
     backup_pin,
     backup_prune,
+    backup_schedule,
     backup_verify,
 )
 from mistudio_ops.cli.default_command import DefaultGroup
@@ -29,6 +30,7 @@ REGISTRARS: tuple[Callable[[typer.Typer], None], ...] = (
     backup_pin.register,
     backup_verify.register,
     backup_copy.register,
+    backup_schedule.register,
 )  # fmt: skip
 
 for register in REGISTRARS:

@@ -22,7 +22,10 @@ NEARLY_FULL = 3
 
 @dataclass(frozen=True, slots=True)
 class BackupFacts:
-    """What was looked at. ``last_run_failed`` says what the last scheduled run failed with, None if it did not."""
+    """What was looked at. ``last_run_failed`` says what the last scheduled run failed with, None if it did not.
+
+    ``notify_problem`` says why nobody would be told of a failure, None if somebody would or nobody wants to be.
+    """
 
     environment: str
     directory: str
@@ -31,6 +34,7 @@ class BackupFacts:
     max_age: timedelta
     free_bytes: int | None = None
     last_run_failed: str | None = None
+    notify_problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,7 @@ def check_backups(facts: BackupFacts) -> BackupReport:
         "clock": _clock(facts),
         "room": _room(facts, newest),
         "schedule": _schedule(facts),
+        "notify": _notify(facts),
     }
     findings = tuple(BackupFinding(name, one.status, one.evidence, one.hint) for name, one in checks.items() if one)
     return BackupReport(
@@ -200,6 +205,12 @@ def _schedule(facts: BackupFacts) -> Finding | None:
     if facts.last_run_failed is None:
         return None
     return Finding.poor(f"the last scheduled run failed: {facts.last_run_failed}", "mistudio-ops backup schedule show")
+
+
+def _notify(facts: BackupFacts) -> Finding | None:
+    if facts.notify_problem is None:
+        return None
+    return Finding.bad(f"nobody would be told of a failure: {facts.notify_problem}", "correct MISTUDIO_NOTIFY_URLS")
 
 
 def _figures(facts: BackupFacts, good: Sequence[StoredBackup]) -> BackupFigures:

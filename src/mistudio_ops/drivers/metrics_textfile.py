@@ -1,7 +1,5 @@
 """Figures of the backups for Prometheus, as a textfile that node_exporter's collector reads."""
 
-import os
-import threading
 from datetime import datetime
 from pathlib import Path
 
@@ -24,16 +22,8 @@ def write_metrics(path: Path, report: BackupReport, last_run: ScheduledRun | Non
         if value is not None:
             gauge = Gauge(f"{_PREFIX}_{name}", description, ["environment"], registry=registry)
             gauge.labels(report.environment).set(value)
-    try:
-        write_to_textfile(str(path), registry)
-    finally:
-        path.with_name(f"{path.name}.{_own_id()}").unlink(missing_ok=True)
+    write_to_textfile(str(path), registry)
     path.chmod(0o644)  # the collector runs under another account; there is no secret in it
-
-
-def _own_id() -> str:
-    """Return what the writer's temporary file ends with; it stays where writing fails."""
-    return f"{os.getpid()}.{threading.current_thread().ident}"
 
 
 def _values(report: BackupReport, last_run: ScheduledRun | None) -> dict[str, tuple[str, float | None]]:

@@ -21,13 +21,13 @@ from mistudio_ops.drivers.anonymous_file import NoRoomError, anonymous_file
 from mistudio_ops.drivers.archive_file import DamagedFileError
 from mistudio_ops.drivers.database_access import DatabaseAccess
 from mistudio_ops.drivers.encryption import WrongKeyError
-from mistudio_ops.drivers.pg_tools import HostTools
+from mistudio_ops.drivers.pg_tools import PgTools
 from mistudio_ops.errors import PreconditionError
 from mistudio_ops.operations.backup import loading
 from mistudio_ops.operations.backup.loading import LoadError, UnusableBackupError, compare, load
 from mistudio_ops.operations.backup.workplace import Workplace
 from mistudio_ops.presentation.recording import RecordingReporter
-from tests.support.real_backups import host_tools, make_backup, rewrite_manifest, rows_of, workplace_of
+from tests.support.real_backups import make_backup, rewrite_manifest, rows_of, tools_for, workplace_of
 
 pytestmark = pytest.mark.integration
 Target = tuple[DatabaseAccess, str]
@@ -176,7 +176,7 @@ class Watched:
 
     shares_files = True
 
-    def __init__(self, tools: HostTools) -> None:
+    def __init__(self, tools: PgTools) -> None:
         self._tools = tools
         self.version, self.place = tools.version, tools.place
         self.started: list[Any] = []
@@ -194,7 +194,7 @@ def test_a_kill_while_loading_says_nothing_about_the_backup(
     with access.session() as connection:  # enough rows to be in the middle of
         connection.execute("CREATE TABLE much AS SELECT n, repeat('x', 200) t FROM generate_series(1, 300000) n")
     stored = make_backup(workplace)
-    tools = Watched(host_tools())
+    tools = Watched(tools_for(target[0]))
     killed = threading.Event()
 
     def kill() -> None:
@@ -219,7 +219,7 @@ def test_a_kill_while_loading_says_nothing_about_the_backup(
 
 def test_being_interrupted_kills_pg_restore(workplace: Workplace, target: Target) -> None:
     stored = make_backup(workplace)
-    tools = Watched(host_tools())
+    tools = Watched(tools_for(target[0]))
 
     class StopError(Exception):
         pass
@@ -322,7 +322,7 @@ def test_what_differs_is_named(workplace: Workplace, target: Target) -> None:
 
 def test_passwords_are_on_no_command_line(workplace: Workplace, target: Target) -> None:
     stored = make_backup(workplace)
-    tools = Watched(host_tools())
+    tools = Watched(tools_for(target[0]))
     load(workplace, stored, *target, identities=(), tools=tools)
     password = target[0].owner.password
     assert password

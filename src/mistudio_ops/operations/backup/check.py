@@ -7,6 +7,8 @@ from pathlib import Path
 from mistudio_ops.domain.backup_check import BackupFacts, BackupReport, check_backups
 from mistudio_ops.domain.scheduled_run import ScheduledRun
 from mistudio_ops.drivers.heartbeat import HEARTBEAT_VARIABLE, beat
+from mistudio_ops.errors import OpsError
+from mistudio_ops.operations.backup.notify import require_notify
 from mistudio_ops.operations.backup.workplace import Workplace
 
 
@@ -21,6 +23,7 @@ def check(workplace: Workplace) -> BackupReport:
         max_age=timedelta(hours=workplace.environment.backup.max_age_hours),
         free_bytes=_free_bytes(workplace.directory.root),
         last_run_failed=last.problem if last else None,
+        notify_problem=_notify_problem(workplace),
     )
     return check_backups(facts)
 
@@ -73,6 +76,14 @@ def last_run(workplace: Workplace) -> ScheduledRun | None:
         return ScheduledRun.parse(run_file(workplace).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError):
         return None
+
+
+def _notify_problem(workplace: Workplace) -> str | None:
+    try:
+        require_notify(workplace)
+    except OpsError as error:
+        return f"{error.message} ({error.hint})"
+    return None
 
 
 def _free_bytes(path: Path) -> int | None:

@@ -69,7 +69,8 @@ def masked_toml(text: str, secrets: Iterable[str] = ()) -> str | None:
     masked = _URL_PASSWORD.sub(rf"\1:{MASK}@", _SETTING.sub(_masked_setting, text))
     for value in values:
         if len(value) >= _SHORTEST_SECRET:
-            masked = masked.replace(value, MASK)
+            for form in (value, json.dumps(value, ensure_ascii=False)[1:-1]):  # as TOML escapes it, too
+                masked = masked.replace(form, MASK)
     try:
         left = set(_secret_values(tomllib.loads(masked)))
     except tomllib.TOMLDecodeError:

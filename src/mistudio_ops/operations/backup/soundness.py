@@ -43,6 +43,7 @@ WHERE NOT (indisvalid AND indisready) AND c.relnamespace::regnamespace::text NOT
 _UNVALIDATED = """
 SELECT conname || ' of ' || conrelid::regclass::text FROM pg_constraint WHERE NOT convalidated ORDER BY 1
 """
+_ALL_THERE = "SELECT bool_and(to_regclass(name) IS NOT NULL) FROM unnest(%s::text[]) AS name"
 #: Sequences that fill a column: identity, serial, or named in its default.
 SEQUENCES = """
 SELECT DISTINCT s.oid::regclass::text, t.oid::regclass::text, quote_ident(a.attname)
@@ -94,7 +95,9 @@ def _unreadable_tables(connection: "psycopg.Connection[Any]") -> list[str]:
 def _failed_questions(connection: "psycopg.Connection[Any]") -> list[str]:
     problems = []
     for tables, query in _QUESTIONS:
-        row = connection.execute("SELECT bool_and(to_regclass(t) IS NOT NULL) FROM unnest(%s) t", (list(tables),))
+        row = connection.execute(
+            "SELECT bool_and(to_regclass(t) IS NOT NULL) FROM unnest(%s::text[]) t", (list(tables),)
+        )
         if row.fetchone() == (True,):
             problems += _failure(connection, query, f"the studio cannot ask {tables[0]}")
     return problems

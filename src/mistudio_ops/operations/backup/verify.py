@@ -161,12 +161,17 @@ def _raise_unreadable(
 
 
 def _prove_by_restoring(workplace: Workplace, stored: StoredBackup) -> None:
+    import psycopg
+
     manifest = sound_manifest(stored)
     access = workplace.access()
     identities = workplace.identities(stored, workplace.keys())
-    with scratch_copy(workplace, stored, access, identities) as name, access.session(name) as connection:
-        differences = compare(manifest, connection)
-        soundness = examine(connection)
+    try:
+        with scratch_copy(workplace, stored, access, identities) as name, access.session(name) as connection:
+            differences = compare(manifest, connection)
+            soundness = examine(connection)
+    except psycopg.Error as error:  # the server's own failures were named where they happened
+        raise UnusableBackupError(f"backup {stored.id} restores to what cannot be questioned: {error}") from error
     for remark in soundness.remarks:
         workplace.reporter.debug(remark)
     wrong = [*differences, *soundness.problems]
