@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 from urllib.parse import SplitResult, unquote
 
 from mistudio_ops.drivers.destinations import CHUNK, PARTIAL, AbsentError, DestinationError, UnreachableError
+from mistudio_ops.drivers.destinations.loop_thread import LoopThread
 
 if TYPE_CHECKING:
     import asyncssh
@@ -36,7 +37,7 @@ class Sftp:
         path = unquote(parts.path).rstrip("/")
         self.root = path.removeprefix("/~/") if path.startswith("/~/") else path or "/"
         self.url = parts.geturl()
-        self._runner = asyncio.Runner()
+        self._runner = LoopThread()
         self._connection: asyncssh.SSHClientConnection | None = None
         self._client: asyncssh.SFTPClient | None = None
         self._folders: set[str] = set()
@@ -76,7 +77,8 @@ class Sftp:
     def close(self) -> None:
         """End the connection and the event loop."""
         try:
-            self._runner.run(self._disconnect())
+            if self._connection is not None:
+                self._runner.run(self._disconnect())
         finally:
             self._runner.close()
 
@@ -112,7 +114,7 @@ class Sftp:
         with suppress(Exception):
             self._runner.run(self._disconnect())
         return UnreachableError(
-            f"the connection to {self._host} was lost: {error}", hint="run it again: what is there already stays"
+            f"the connection to {self._host} was lost: {_said(error)}", hint="run it again: what is there already stays"
         )
 
     def _refused(self, error: "asyncssh.SFTPError") -> DestinationError:
@@ -146,8 +148,8 @@ class Sftp:
         options = {"username": self._user} if self._user else {}
         try:
             prepared = asyncssh.SSHClientConnectionOptions(
-                host=self._host, port=self._port or (), connect_timeout=CONNECT_TIMEOUT, login_timeout=LOGIN_TIMEOUT,
-                keepalive_interval=KEEPALIVE_SECONDS, **options,
+                config=(), host=self._host, port=self._port or (), connect_timeout=CONNECT_TIMEOUT,
+                login_timeout=LOGIN_TIMEOUT, keepalive_interval=KEEPALIVE_SECONDS, **options,
             )  # fmt: skip
         except (ValueError, OSError, asyncssh.Error) as error:
             raise DestinationError(f"the SSH configuration cannot be used: {error}", hint=self._ssh()) from error
@@ -157,18 +159,16 @@ class Sftp:
                 hint="remove that from ~/.ssh/config for this host",
             )
         try:
-            return await asyncssh.connect(self._host, self._port or (), options=prepared)
+            return await asyncssh.connect(self._host, self._port or (), options=prepared, config=None)
         except asyncssh.HostKeyNotVerifiable as error:
             raise self._unknown_key(prepared, error) from error
         except asyncssh.PermissionDenied as error:
             raise self._no_login(error) from error
-        except asyncssh.ConnectionLost as error:
-            raise self._silent(error) from error
         except (OSError, asyncssh.Error) as error:
             raise self._silent(error) from error
 
     def _silent(self, error: Exception) -> UnreachableError:
-        return UnreachableError(f"{self._host} cannot be reached: {error}", hint=f"{self._ssh()} true")
+        return UnreachableError(f"{self._host} cannot be reached: {_said(error)}", hint=f"{self._ssh()} true")
 
     def _no_login(self, error: Exception) -> DestinationError:
         who = self._user or getpass.getuser()
@@ -277,12 +277,20 @@ def _is_known(options: "asyncssh.SSHClientConnectionOptions", host: str, port: i
 
     import asyncssh
 
-    files: Any = options.known_hosts or [str(Path("~/.ssh/known_hosts").expanduser())]
+    named: Any = options.known_hosts or [str(Path("~/.ssh/known_hosts").expanduser())]
+    files = [str(one) for one in named if Path(one).is_file()]
+    if not files:
+        return False
     try:
-        found = asyncssh.match_known_hosts([str(one) for one in files if Path(one).is_file()], host, "", port)
+        found = asyncssh.match_known_hosts(files, host, "", port)
     except (OSError, ValueError):
         return False
     return any(found[:1]) or any(found[1:2])
+
+
+def _said(error: Exception) -> str:
+    """Timeouts say nothing of themselves."""
+    return str(error) or ("it did not answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
 
 
 def _bracketed(host: str, port: int) -> str:

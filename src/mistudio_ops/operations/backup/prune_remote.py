@@ -60,19 +60,23 @@ def prune_remote_locked(
     Copies of other environments are left alone, and so are the objects that they refer to.
     """
     with open_destination(url, workplace.environ, apart_from=workplace.directory.root) as destination:
-        transfer = Transfer(destination, patience)
-        copies = look(transfer)
-        ours = [_with_pins_here(workplace, one) for one in copies.backups if _is_ours(workplace, one)]
-        policy = RetentionPolicy.of(workplace.environment.backup)
-        plan = plan_prune(ours, policy, workplace.now())
-        doomed = [copy for one in plan.remove if (copy := copies.get(one.id)) is not None]
-        leftovers = _leftovers(workplace, copies)
-        objects = _unreferenced(copies, {copy.stored.id for copy in (*doomed, *leftovers)})
-        names = [name for copy in (*doomed, *leftovers) for name in _in_order(copy)]
-        if not dry_run:
-            _remove(workplace, transfer, [*names, *objects])
+        return prune_copies(workplace, Transfer(destination, patience), dry_run)
+
+
+def prune_copies(workplace: Workplace, transfer: Transfer, dry_run: bool = False) -> RemotePruned:
+    """As ``prune_remote_locked``, at an open destination."""
+    copies = look(transfer)
+    ours = [_with_pins_here(workplace, one) for one in copies.backups if _is_ours(workplace, one)]
+    plan = plan_prune(ours, RetentionPolicy.of(workplace.environment.backup), workplace.now())
+    leftovers = _leftovers(workplace, copies)
+    doomed = [copy for one in plan.remove if (copy := copies.get(one.id)) is not None] + leftovers
+    names = [name for copy in doomed for name in _in_order(copy)]
+    objects = _unreferenced(copies, {copy.stored.id for copy in doomed})
+    if not dry_run:
+        _remove(workplace, transfer, [*names, *objects])
     size = sum(copies.sizes.get(name, 0) for name in (*names, *objects))
-    return RemotePruned(url, dry_run, plan.decisions, tuple(one.stored.id for one in leftovers), len(objects), size)
+    unfinished = tuple(one.stored.id for one in leftovers)
+    return RemotePruned(transfer.destination.url, dry_run, plan.decisions, unfinished, len(objects), size)
 
 
 def _is_ours(workplace: Workplace, stored: StoredBackup) -> bool:
@@ -96,13 +100,20 @@ def _here(workplace: Workplace, backup_id: str) -> StoredBackup | None:
 
 
 def _leftovers(workplace: Workplace, copies: Copies) -> list[Copy]:
-    """Return folders without a manifest that no push will complete: the backup is not here any more.
+    """Return folders without a manifest that no push is going to complete.
 
-    Where other environments have copies too, it may be theirs that is on its way.
+    The backup is not here any more, or a newer one is there already. Where other environments have copies too, it may
+    be theirs that is on its way.
     """
     if not all(_is_ours(workplace, one) for one in copies.backups):
         return []
-    return [copy for copy in copies.all if copy.begun and _here(workplace, copy.stored.id) is None]
+    newest = max((one.sequence for one in copies.backups if one.good), default=0)
+    return [copy for copy in copies.all if copy.begun and _sequence_here(workplace, copy) < newest]
+
+
+def _sequence_here(workplace: Workplace, copy: Copy) -> int:
+    here = _here(workplace, copy.stored.id)
+    return here.sequence if here is not None else -1
 
 
 def _in_order(copy: Copy) -> list[str]:

@@ -105,7 +105,7 @@ def _find(copies: Copies, which: str, environment: str, url: str) -> tuple[Copy,
     hint = f"mistudio-ops backup list --at '{url}'"
     backups = copies.backups
     if which == LATEST:
-        fitting = _of_environment([one for one in backups if one.good], environment, url)[-1:]
+        fitting = _latest(_of_environment([one for one in backups if one.good], environment, url))
     else:
         fitting = [one for one in backups if one.id == which] or [one for one in backups if one.id.startswith(which)]
     if not fitting or not which:
@@ -118,6 +118,12 @@ def _find(copies: Copies, which: str, environment: str, url: str) -> tuple[Copy,
     if copy is None or stored.manifest is None or stored.problem is not None:
         raise VerificationError(f"the copy of {stored.id} at {url} cannot be used: {stored.problem}", hint=hint)
     return copy, stored.manifest
+
+
+def _latest(good: list[StoredBackup]) -> list[StoredBackup]:
+    """Return the newest, if there is one. One made before a restore holds the damage: it is the last resort."""
+    whole = [one for one in good if one.manifest and one.manifest.kind != "pre-restore"]
+    return (whole or good)[-1:]
 
 
 def _of_environment(good: list[StoredBackup], environment: str, url: str) -> list[StoredBackup]:
