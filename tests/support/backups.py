@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mistudio_ops.domain.backup import (
+    CheckpointFacts,
     DatabaseFacts,
     Encryption,
     Kind,
@@ -18,8 +19,9 @@ from mistudio_ops.domain.backup import (
 )
 from mistudio_ops.domain.backup_settings import BackupSettings
 from mistudio_ops.domain.environment import Environment
-from mistudio_ops.drivers.archive_file import write_archive
+from mistudio_ops.drivers.archive_file import write_archive, write_plain
 from mistudio_ops.drivers.backup_directory import BackupDirectory
+from mistudio_ops.drivers.checkpoint_objects import OBJECTS_FILE, ObjectStore, StoredObject, render_objects
 from mistudio_ops.drivers.encryption import Keys
 from mistudio_ops.operations.backup.workplace import Workplace
 from mistudio_ops.presentation.recording import RecordingReporter
@@ -69,14 +71,27 @@ def put(
     kind: Kind = "scheduled",
     *,
     content: bytes = b"rows of a database\n" * 50,
+    checkpoints: tuple[bytes, ...] = (),
 ) -> StoredBackup:
-    """Publish a small backup with one sound file, and return it."""
+    """Publish a small backup with one sound file, and an object for each of ``checkpoints``; return it."""
     directory.prepare()
     plan = manifest(directory.next_sequence(), created, kind)
     with directory.partial(plan.id) as folder:
         entry = write_archive(io.BytesIO(content), folder / "database.dump.zst", "database", Keys(Encryption()))
-        directory.publish(replace(plan, files=(entry,)))
+        files = [entry]
+        if checkpoints:
+            files.append(
+                write_plain(render_objects(_objects(directory, checkpoints)), folder / OBJECTS_FILE, "objects")
+            )
+            plan = replace(plan, checkpoints=CheckpointFacts(len(checkpoints)))
+        directory.publish(replace(plan, files=tuple(files)))
     return directory.get(plan.id)
+
+
+def _objects(directory: BackupDirectory, contents: tuple[bytes, ...]) -> list[StoredObject]:
+    store = ObjectStore(directory, Keys(Encryption()))
+    store.open(directory.all())
+    return [store.add(io.BytesIO(content))[0] for content in contents]
 
 
 def garble(directory: BackupDirectory, backup_id: str) -> None:

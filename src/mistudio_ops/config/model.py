@@ -1,5 +1,6 @@
 """The form of ``mistudio.toml``. Every key is optional; an unknown one is an error."""
 
+import re
 from datetime import time
 from ipaddress import ip_address
 from pathlib import Path
@@ -14,6 +15,8 @@ from mistudio_ops.domain.environment import MAX_BACKENDS, REDIS_OFFSET
 LOWEST_PORT = 1024
 HIGHEST_PORT = 65535 - REDIS_OFFSET
 MAX_WORKERS = 32
+
+_TIME_OF_DAY = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
 
@@ -51,11 +54,14 @@ def _destination(value: str) -> str:
     raise ValueError("it must be /a/folder, ssh://user@host/folder or s3://bucket/prefix")
 
 
-def _time_of_day(value: str) -> str:
-    try:
-        return time.fromisoformat(value).strftime("%H:%M")
-    except ValueError:
-        raise ValueError("it must be a time of day such as 03:00") from None
+def _time_of_day(value: Any) -> str:
+    """Take a time of the file (``03:00:00`` without quotes) too. Seconds and time zones would be lost in a crontab."""
+    if isinstance(value, time):
+        value = value.isoformat().removesuffix(":00")
+    found = _TIME_OF_DAY.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError("it must be a time of day such as 03:00")
+    return f"{int(found[1]):02d}:{found[2]}"
 
 
 def _recipient(value: str) -> str:
@@ -90,7 +96,7 @@ class BackupTable(BaseModel):
     keep_monthly: Kept = Field(3, description="Months, likewise.")
     keep_pre_days: Kept = Field(14, description="Days that backups made before a restore or a migration stay.")
     destinations: Destinations = Field(default_factory=list, description="Where the scheduled backup is copied to.")
-    at: Annotated[str, AfterValidator(_time_of_day)] = Field("03:00", description="When the scheduled backup runs.")
+    at: Annotated[str, BeforeValidator(_time_of_day)] = Field("03:00", description="When the scheduled backup runs.")
     max_age_hours: int = Field(26, ge=1, description="Age of the newest at which `backup check` fails.")
     textfile: Path | None = Field(None, description="Prometheus textfile that backups and checks write.")
     tools_image: str | None = Field(None, description="Image with pg_dump, where the machine has no fitting one.")

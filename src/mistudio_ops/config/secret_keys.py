@@ -4,7 +4,7 @@ import re
 from urllib.parse import unquote, urlsplit
 
 _SECRET = re.compile(
-    r"(password|passwd|secret|token|credential|private_?key|database_url|redis(_ws)?_url)$", re.IGNORECASE
+    r"(password|passwd|passphrase|secret|token|credential|private_?key|database_url|redis(_ws)?_url)$", re.IGNORECASE
 )
 
 

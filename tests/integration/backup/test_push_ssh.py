@@ -22,6 +22,7 @@ from mistudio_ops.operations.backup.remote import remote_backups
 from mistudio_ops.operations.backup.workplace import Workplace
 from tests.support.cutting_proxy import CuttingProxy
 from tests.support.plain_backups import CREATED, HASTY, content_of, make_backup, reporter_of, workplace_at
+from tests.support.small_disk import make_read_only, mounted
 from tests.support.sshd import Sshd, find_sshd, make_key, start_sshd
 
 pytestmark = pytest.mark.integration
@@ -278,6 +279,28 @@ def test_a_folder_there_that_is_none(sshd: Sshd, tmp_path: Path, here: Workplace
         push(here, "latest", [sshd.url(tmp_path / folder)], patience=HASTY)
     assert caught.value.hint
     assert (tmp_path / "a-file").read_bytes() == b"mine"
+
+
+def test_a_full_disk_there(sshd: Sshd, tmp_path: Path, here: Workplace) -> None:
+    make_backup(here, os.urandom(2_000_000))
+    with mounted(tmp_path / "small") as small:
+        url = sshd.url(small / "far")
+        with pytest.raises(DestinationError, match=r"the disk of 127\.0\.0\.1 is full") as caught:
+            push(here, "latest", [url], patience=HASTY)
+        assert caught.value.hint is not None
+        assert "prune --at" in caught.value.hint
+        assert remote_backups(here, url) == []
+        assert not [path for path in small.rglob("*") if path.is_file()]
+
+
+def test_a_read_only_disk_there(sshd: Sshd, tmp_path: Path, here: Workplace) -> None:
+    make_backup(here)
+    with mounted(tmp_path / "small") as small:
+        make_read_only(small)
+        with pytest.raises(DestinationError) as caught:
+            push(here, "latest", [sshd.url(small / "far")], patience=HASTY)
+        assert caught.value.hint is not None
+        assert "ls -ld" in caught.value.hint
 
 
 def test_a_folder_of_the_home_there(sshd: Sshd, tmp_path: Path, here: Workplace) -> None:

@@ -1,6 +1,7 @@
 """Pruning on a disk: read first, remove after; killed or failing anywhere, nothing that is good is lost."""
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from mistudio_ops.drivers.backup_directory import BackupDirectory
 from mistudio_ops.errors import LockedError
 from mistudio_ops.operations.backup.prune import Pruned, prune
 from mistudio_ops.operations.backup.workplace import Workplace
+from mistudio_ops.presentation.recording import RecordingReporter
 from tests.support.backups import NOON, garble, put, workplace
 
 POLICY = RetentionPolicy(daily=2, weekly=0, monthly=0)
@@ -164,18 +166,20 @@ def test_what_cannot_be_removed_does_not_hold_up_the_rest(tmp_path: Path) -> Non
 @pytest.mark.parametrize("how", ["kill", "fail"])
 def test_killed_or_failing_at_any_call_nothing_good_is_lost(tmp_path: Path, how: str) -> None:
     """Every open, rename, unlink and rmdir of a prune is once the last one; the next prune then finishes the work."""
+    template = workplace(tmp_path / "template")
+    made = nights(template, 6)
+    template.directory.record(made[0].id, Verification("restore", NOON - 5 * DAY, ok=True))
+    template.directory.mark(made[1].id, Marks(pinned=True))
+    (template.directory.root / ".partial-20200101T000000Z-abcd").mkdir()
+    garble(template.directory, made[5].id)
     moments = 0
     while True:
-        root = tmp_path / f"{how}-{moments}"
-        place = workplace(root)
-        made = nights(place, 6)
-        place.directory.record(made[0].id, Verification("restore", NOON - 5 * DAY, ok=True))
-        place.directory.mark(made[1].id, Marks(pinned=True))
-        (place.directory.root / ".partial-20200101T000000Z-abcd").mkdir()
-        garble(place.directory, made[5].id)
+        place = workplace(tmp_path / "now")
+        shutil.copytree(template.directory.root, place.directory.root, dirs_exist_ok=True)
         ended = _in_child(place, moments, kill=how == "kill")
         precious = [made[0].id, made[1].id, made[3].id, made[4].id]
         _check_after_the_blow(place, made, precious)
+        shutil.rmtree(tmp_path / "now")
         if ended:
             break
         moments += 1
@@ -267,3 +271,42 @@ def test_one_whose_manifest_is_refused_stays_and_one_that_vanishes_is_no_error(t
             return super().get(backup_id)
 
     assert [one.id for one in Vanishing(place.directory.root).all()] == [made[0].id, made[4].id]
+
+
+def objects(place: Workplace) -> list[Path]:
+    return sorted((place.directory.root / "objects").glob("*/??/*"))
+
+
+def test_checkpoints_go_with_the_last_backup_that_refers_to_them(tmp_path: Path) -> None:
+    place = workplace(tmp_path)
+    for day, contents in enumerate([(b"a", b"b"), (b"b", b"c"), (b"c",), (b"c", b"d")]):
+        put(place.directory, NOON - (3 - day) * DAY, checkpoints=contents)
+    assert len(objects(place)) == 4
+    done = prune(place, POLICY)
+    assert done.objects == 2
+    assert len(objects(place)) == 2
+    assert prune(place, POLICY).objects == 0
+
+
+def test_a_checkpoint_that_rotted_makes_its_backups_bad(tmp_path: Path) -> None:
+    place = workplace(tmp_path)
+    made = [put(place.directory, NOON - (4 - day) * DAY, checkpoints=(b"%d" % (day // 3),)) for day in range(5)]
+    shared = place.directory.root / "objects" / "plain"
+    for path in shared.glob("??/*"):
+        if path.name.startswith(hashlib.sha256(b"1").hexdigest()):
+            path.write_bytes(path.read_bytes()[:-1] + b"!")
+    done = prune(place, POLICY)
+    assert set(done.turned_bad) == {made[3].id, made[4].id}
+    assert ids(place) == [one.id for one in made[1:]], "the two days before take their places"
+
+
+def test_references_that_cannot_be_known_keep_every_checkpoint(tmp_path: Path) -> None:
+    place = workplace(tmp_path)
+    made = [put(place.directory, NOON - (3 - day) * DAY, checkpoints=(b"%d" % day,)) for day in range(4)]
+    manifest = place.directory.path(made[2].id) / "manifest.json"
+    manifest.unlink()
+    manifest.mkdir()
+    prune(place, POLICY)
+    assert len(objects(place)) == 4
+    assert isinstance(place.reporter, RecordingReporter)
+    assert any("stay where they are" in said for said in place.reporter.warnings)

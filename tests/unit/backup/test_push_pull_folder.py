@@ -3,7 +3,6 @@
 import errno
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -32,6 +31,7 @@ from mistudio_ops.operations.backup.remote import remote_backups
 from mistudio_ops.operations.backup.transfer import Transfer
 from mistudio_ops.operations.backup.workplace import Workplace
 from tests.support.plain_backups import CREATED, HASTY, content_of, make_backup, reporter_of, workplace_at
+from tests.support.small_disk import make_read_only, mounted
 
 CHECKPOINTS = {"tr_1/step-10/weights.safetensors": os.urandom(30_000), "tr_1/step-10/state.json": b"{}"}
 PASSPHRASE = {"MISTUDIO_BACKUP_PASSPHRASE": "correct horse"}
@@ -399,16 +399,8 @@ def test_nothing_there(here: Workplace, elsewhere: str) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one megabyte."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"a file system cannot be mounted here: {mounted.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with mounted(tmp_path / "small") as folder:
+        yield folder
 
 
 def test_a_full_disk_there_leaves_no_backup_and_room_makes_it_go_on(here: Workplace, small_disk: Path) -> None:
@@ -450,7 +442,7 @@ def test_the_disk_here_fills_up_while_a_file_comes(here: Workplace, elsewhere: s
 
 def test_a_read_only_disk(here: Workplace, small_disk: Path) -> None:
     make_backup(here)
-    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    make_read_only(small_disk)
     with pytest.raises(DestinationError, match="Read-only file system"):
         push(here, "latest", [str(small_disk / "copies")])
 
@@ -551,6 +543,18 @@ def test_killed_while_pruning_the_next_run_removes_the_rest(strict: Workplace, e
         assert all(one.good for one in backups)
     prune_remote(strict, elsewhere)
     assert {path.name for path in Path(elsewhere).iterdir()} == {*ids[2:], "objects"}
+
+
+def test_an_unfinished_copy_is_removed_when_a_newer_one_is_whole(strict: Workplace, elsewhere: str) -> None:
+    first, second = days(strict, 2)
+    with pytest.raises(CutError):
+        _push_to(strict, first, Faulty(Path(elsewhere), 5, CutError()))
+    assert prune_remote(strict, elsewhere).leftovers == ()  # the next push completes it
+    push(strict, second, [elsewhere])
+    assert prune_remote(strict, elsewhere).leftovers == (first,)
+    assert {path.name for path in Path(elsewhere).iterdir()} == {second, "objects"}
+    assert push(strict, first, [elsewhere]).pushed[0].outcome == "copied"
+    assert all(one.good for one in remote_backups(strict, elsewhere))
 
 
 def test_copies_of_other_environments_are_left_alone(strict: Workplace, tmp_path: Path, elsewhere: str) -> None:

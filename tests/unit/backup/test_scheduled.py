@@ -160,6 +160,18 @@ def test_who_works_there_is_waited_for_and_then_it_fails(tmp_path: Path) -> None
     assert last_run(place) == run
 
 
+def test_a_directory_that_cannot_be_used_is_told_like_any_failure(tmp_path: Path) -> None:
+    with listener() as (address, asked):
+        urls = {"MISTUDIO_HEARTBEAT_URL": f"http://{address}/h", "MISTUDIO_NOTIFY_URLS": f"json://{address}/m"}
+        place = workplace(tmp_path, **urls)
+        place.directory.root.rmdir()
+        place.directory.root.write_text("a file where the disk should be")
+        run = Night().run(place)
+    assert run.exit_code == ExitCode.FAILED
+    assert "cannot be written" in (run.problem or "")
+    assert [path for path, _ in asked] == ["/h/fail", "/m"]
+
+
 def test_sigterm_ends_it_and_is_remembered(tmp_path: Path) -> None:
     place, night = workplace(tmp_path), Night(prove=TerminatedError("terminated by SIGTERM"))
     with pytest.raises(TerminatedError):

@@ -100,13 +100,20 @@ def _here(workplace: Workplace, backup_id: str) -> StoredBackup | None:
 
 
 def _leftovers(workplace: Workplace, copies: Copies) -> list[Copy]:
-    """Return folders without a manifest that no push will complete: the backup is not here any more.
+    """Return folders without a manifest that no push is going to complete.
 
-    Where other environments have copies too, it may be theirs that is on its way.
+    The backup is not here any more, or a newer one is there already. Where other environments have copies too, it may
+    be theirs that is on its way.
     """
     if not all(_is_ours(workplace, one) for one in copies.backups):
         return []
-    return [copy for copy in copies.all if copy.begun and _here(workplace, copy.stored.id) is None]
+    newest = max((one.sequence for one in copies.backups if one.good), default=0)
+    return [copy for copy in copies.all if copy.begun and _sequence_here(workplace, copy) < newest]
+
+
+def _sequence_here(workplace: Workplace, copy: Copy) -> int:
+    here = _here(workplace, copy.stored.id)
+    return here.sequence if here is not None else -1
 
 
 def _in_order(copy: Copy) -> list[str]:

@@ -119,15 +119,14 @@ def run_scheduled(
     lock_wait: float = LOCK_WAIT,
     mask: Callable[[str], str] = str,
 ) -> ScheduledRun:
-    """Do a night's work, remember and tell how it ended; what fails is in the stages of what is returned.
+    """Do a night's work, remember and tell how it ended. What fails is in the stages of what is returned.
 
-    Raises:
-        PreconditionError: the backup directory cannot be written.
+    Only what ends the program (SIGTERM, Ctrl-C) is raised.
     """
     begun, before = workplace.now(), last_run(workplace)
     night = _Night(workplace, stages or real_stages(), monotonic() + lock_wait)
-    workplace.directory.prepare()
     try:
+        workplace.directory.prepare()
         with workplace.directory.lock(lock_wait):
             night.run()
     except OpsError as error:
