@@ -44,6 +44,8 @@ SELECT wanted.name, bool_or(version.name IS NOT NULL), bool_or(NOT version.super
 FROM unnest(%s::text[]) AS wanted (name) LEFT JOIN pg_available_extension_versions AS version USING (name)
 GROUP BY wanted.name
 """
+#: The session that holds a claim is idle all the time. Servers before 14 have no such limit.
+_NO_IDLE_LIMIT = "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'"
 _SUPERUSER = "SELECT rolsuper FROM pg_roles WHERE rolname = %s"
 _TEMPLATE_LOCALE = "SELECT datcollate, datctype FROM pg_database WHERE datname = 'template0'"
 
@@ -163,6 +165,7 @@ def scratch_claim(access: DatabaseAccess, name: str) -> Iterator[None]:
         LockedError: another process has it.
     """
     with access.admin_session(application="mistudio-ops backup verify") as connection:
+        connection.execute(_NO_IDLE_LIMIT)
         if not _claimed(connection, name):
             raise LockedError(f"another process works on database {name}", hint="wait for it to end")
         yield

@@ -302,3 +302,13 @@ def test_swapping_carries_them_over_too(plain_owner: DatabaseAccess, admin: Admi
     before = properties(admin, live)
     assert databases.swap(plain_owner, current=live, incoming=incoming, aside=f"{live}_old") == []
     assert properties(admin, live) == before
+
+
+def test_a_claim_outlives_the_servers_limit_on_idle_sessions(plain_owner: DatabaseAccess, admin: Admin) -> None:
+    role = sql.Identifier(plain_owner.owner.user)
+    admin.execute(sql.SQL("ALTER ROLE {} SET idle_session_timeout = '50ms'").format(role))
+    name = made(plain_owner, "verify")
+    with databases.scratch_claim(plain_owner, name):
+        time.sleep(0.3)
+        assert databases.drop_leftovers(plain_owner) == []
+    assert databases.drop_leftovers(plain_owner) == [name]

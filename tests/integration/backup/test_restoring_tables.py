@@ -82,9 +82,12 @@ def test_rows_that_are_missing_come_back_and_others_stay(
     assert state(access) == before
 
 
+WHERE = "training_id LIKE 'tr%2' AND '{x}' <> '{}' AND step <= 10 -- these"
+
+
 def test_where_chooses(workplace: Workplace, stored: StoredBackup, access: DatabaseAccess) -> None:
     run(access, "DELETE FROM training_metrics")
-    done = restore_tables(workplace, stored, ["training_metrics"], where="training_id = 'tr_2' AND step <= 10 -- these")
+    done = restore_tables(workplace, stored, ["training_metrics"], where=WHERE)
     assert by_table(done)["training_metrics"] == TableOutcome("training_metrics", 10, 10, 0, 0)
 
 

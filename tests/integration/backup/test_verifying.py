@@ -22,7 +22,7 @@ from mistudio_ops.drivers.database_access import DatabaseAccess
 from mistudio_ops.drivers.encryption import WrongKeyError
 from mistudio_ops.errors import LockedError, NothingFoundError, OpsError, PreconditionError
 from mistudio_ops.operations.backup import scratch
-from mistudio_ops.operations.backup.loading import LoadError
+from mistudio_ops.operations.backup.loading import LoadError, load
 from mistudio_ops.operations.backup.soundness import examine
 from mistudio_ops.operations.backup.verify import verify, verify_locked, verify_selected
 from mistudio_ops.operations.backup.workplace import Workplace
@@ -207,12 +207,31 @@ def test_programs_of_no_fitting_version_are_raised(workplace: Workplace) -> None
     assert workplace.directory.get(stored.id).good
 
 
+def test_a_backup_from_before_an_upgrade_is_read_by_the_newer_programs(workplace: Workplace) -> None:
+    stored = make_backup(workplace)
+    assert stored.manifest is not None
+    stored = rewrite_manifest(workplace, stored, database=replace(stored.manifest.database, server_major=9))
+    assert outcome(workplace, stored, "read").ok
+    assert outcome(workplace, stored, "restore").ok
+
+
 def test_an_extension_that_the_server_lacks_is_raised(workplace: Workplace) -> None:
     stored = make_backup(workplace)
     assert stored.manifest is not None
     stored = rewrite_manifest(workplace, stored, database=replace(stored.manifest.database, extensions=("timescale9",)))
     with pytest.raises(PreconditionError, match="timescale9"):
         verify(workplace, stored, "restore")
+
+
+def test_an_owner_without_rights_but_createdb_verifies_by_restoring(
+    workplace: Workplace, plain_owner: DatabaseAccess, tmp_path: Path
+) -> None:
+    load(workplace, make_backup(workplace), plain_owner, plain_owner.name, identities=())
+    login = plain_owner.owner
+    url = f"postgresql+psycopg://{login.user}:{login.password}@{login.host}:{login.port}/{plain_owner.name}"
+    theirs = workplace_of(url, tmp_path / "theirs")
+    assert outcome(theirs, make_backup(theirs), "restore").ok
+    assert databases.list_ours(plain_owner) == []
 
 
 def test_selecting(workplace: Workplace) -> None:

@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Any
 
 from mistudio_ops.domain.backup import LEVELS, FileEntry, Level, Manifest, StoredBackup, Verification
+from mistudio_ops.drivers import catalog
 from mistudio_ops.drivers.archive_file import read_archive, verify_hash
 from mistudio_ops.drivers.backup_directory import LATEST
 from mistudio_ops.drivers.checkpoint_objects import object_path, objects_of, verify_objects
@@ -181,13 +182,31 @@ def _prove_by_restoring(workplace: Workplace, stored: StoredBackup) -> None:
 
 
 def _reading_tools(workplace: Workplace, manifest: Manifest) -> tuple[PgTools, Login]:
-    """Return programs that read the dump; the database need not run, nor be there at all."""
+    """Return programs that read the dump: of its own version, or of the server's since that was upgraded.
+
+    For the former the database need not run, nor be there at all.
+    """
+    settings, major = workplace.environment.backup, manifest.database.server_major
     try:
         access = workplace.access()
     except PreconditionError:
         nobody = Login("localhost", 5432, "nobody", None, {})
         access = DatabaseAccess("nothing", nobody, nobody, workplace.environment.database_container)
-    return find_tools(manifest.database.server_major, access, workplace.environment.backup), access.owner
+    try:
+        return find_tools(major, access, settings), access.owner
+    except PreconditionError as error:
+        newer = _server_major(access)
+        if newer is None or newer <= major:
+            raise error from None
+        return find_tools(newer, access, settings), access.owner
+
+
+def _server_major(access: DatabaseAccess) -> int | None:
+    try:
+        with access.admin_session() as connection:
+            return catalog.server_major(connection)
+    except PreconditionError:
+        return None
 
 
 class _Nowhere:
