@@ -47,9 +47,7 @@ AbortOption = Annotated[bool, typer.Option("--abort", help="Go back to the datab
 TableOption = Annotated[
     list[str] | None, typer.Option("--table", metavar="T", help="Bring back the rows of this table only; repeatable.")
 ]
-WhereOption = Annotated[
-    str | None, typer.Option("--where", metavar="SQL", help="Only rows that fit; with one --table.")
-]
+WhereOption = Annotated[str | None, typer.Option("--where", metavar="SQL", help="Only rows that fit; one --table.")]
 TrainingOption = Annotated[
     str | None, typer.Option("--training", metavar="ID", help="Bring back one training with all that belongs to it.")
 ]
