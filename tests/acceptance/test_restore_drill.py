@@ -6,9 +6,10 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from mistudio_ops.domain.environment import Environment
+from mistudio_ops.domain.environment import Environment, EnvironmentPaths
 from mistudio_ops.drivers.database_access import DatabaseAccess, database_access
 from mistudio_ops.drivers.secret_file import read_secrets
+from mistudio_ops.engines.process import ProcessEngine
 from tests.acceptance.test_interruptions import STEPS, metrics, register, start, wait, wait_step
 from tests.support.studio import Studio, deployed_studio, eventually
 
@@ -93,7 +94,8 @@ def test_killed_when_everything_is_stopped_and_deployed_again(own: Studio) -> No
         connection.execute("INSERT INTO counting VALUES (2)")
     command = own.begin("restore", "latest", "--confirm", "mistudio")
     try:
-        eventually(lambda: own.units()["backend-1"]["pid"] is None, 90, "backend-1 is stopped")
+        engine = ProcessEngine(EnvironmentPaths(own.state_dir))
+        eventually(lambda: not engine.states()["backend-1"].running, 90, "backend-1 is stopped")
     finally:
         command.kill()
         command.wait()
