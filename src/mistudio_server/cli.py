@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mistudio_server.settings import Settings
 
 USAGE_ERROR = 2
+LOCKED = 11
 Result = TypeVar("Result")
 
 app = typer.Typer(
@@ -85,13 +86,24 @@ def migrate(
     partitions: Annotated[
         bool, typer.Option("--partitions", help="Make the coming months' partitions too, as beat does every day.")
     ] = False,
+    lock_wait: Annotated[
+        float | None,
+        typer.Option(min=0, max=86_400, help="Seconds to wait for other maintenance; default: LOCK_WAIT_SECONDS."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Bring the database to a revision of the shipped migrations. Waits for another migration to end."""
+    """Bring the database to a revision of the shipped migrations.
+
+    A backup, the archiver or another migration is waited for; exit 11 when it goes on for longer than --lock-wait.
+    """
     settings = _settings()
     from mistudio_server.commands.schema_change import change  # noqa: PLC0415
 
-    found = _explained(lambda: change(settings, None if check else to, partitions=partitions))
+    def on_wait(who: str) -> None:
+        typer.echo(f"mistudio-server: waiting for {who}", err=True)
+
+    target = None if check else to
+    found = _explained(lambda: change(settings, target, partitions=partitions, lock_wait=lock_wait, on_wait=on_wait))
     document = {"current": found.current, "head": found.head, "at_head": found.at_head}
     _show(document if as_json else f"at {found.current or 'nothing'}, head is {found.head}")
     if check and not found.at_head:
@@ -197,12 +209,12 @@ def _settings(unit: str | None = None) -> "Settings":
 
 
 def _explained(work: "Callable[[], Result]") -> "Result":
-    from mistudio_server.errors import StudioError  # noqa: PLC0415
+    from mistudio_server.errors import LockedError, StudioError  # noqa: PLC0415
 
     try:
         return work()
     except StudioError as error:
-        _fail(f"{error.detail} {error.hint or ''}".strip(), 1)
+        _fail(f"{error.detail} {error.hint or ''}".strip(), LOCKED if isinstance(error, LockedError) else 1)
 
 
 def _show(document: object) -> None:

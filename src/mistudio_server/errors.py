@@ -99,6 +99,14 @@ class DependencyUnavailableError(StudioError):
     title = "Dependency unavailable"
 
 
+class LockedError(StudioError):
+    """Somebody else does maintenance on the database: a backup, a migration, the archiver."""
+
+    code = "locked"
+    status = 409
+    title = "Locked"
+
+
 class InsufficientStorageError(StudioError):
     """The disk has no room for what was asked."""
 

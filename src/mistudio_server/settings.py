@@ -68,6 +68,11 @@ class Settings(BaseSettings):
     training_metric_archive_days: int = Field(30, ge=1, description="Age at which metrics move to the archive.")
     torch_num_threads: int | None = Field(None, ge=1, description="Default: torch's own choice.")
 
+    # Maintenance.
+    lock_wait_seconds: float = Field(
+        600.0, ge=0, le=86_400, description="Seconds that a migration waits for a backup or the archiver to end."
+    )
+
     # Logs.
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"

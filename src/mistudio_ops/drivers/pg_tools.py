@@ -121,10 +121,14 @@ def find_tools(
 def _finders() -> tuple[Finder, ...]:
     """The places, best first."""
     from mistudio_ops.drivers import host_tools
+    from mistudio_ops.drivers.container_tools import find_in_container
+    from mistudio_ops.drivers.throwaway_tools import find_throwaway
 
     return (
+        find_in_container,
         lambda major, *_: host_tools.host_tools(major),
         lambda major, *_: host_tools.wheel_tools(major),
+        find_throwaway,
     )
 
 
@@ -136,6 +140,7 @@ def start_process(
     stdout: int | IO[bytes] | None = None,
     stderr: int | IO[bytes] | None = None,
     pass_fds: Sequence[int] = (),
+    popen: "type[subprocess.Popen[bytes]]" = subprocess.Popen,
 ) -> "subprocess.Popen[bytes]":
     """Start a program that the kernel kills when the thread that started it ends: keep that thread."""
     parent = os.getpid()
@@ -145,9 +150,9 @@ def start_process(
         if os.getppid() != parent:
             os._exit(1)
 
-    return subprocess.Popen(
+    return popen(
         list(argv), env=dict(environment), stdin=subprocess.DEVNULL if stdin is None else stdin, stdout=stdout,
-        stderr=stderr, pass_fds=tuple(pass_fds), start_new_session=True, preexec_fn=die_with_parent,  # noqa: PLW1509
+        stderr=stderr, pass_fds=tuple(pass_fds), start_new_session=True, preexec_fn=die_with_parent,
         pipesize=1 << 20, cwd="/",
     )  # fmt: skip
 

@@ -9,21 +9,32 @@ from sqlalchemy.exc import OperationalError
 
 from mistudio_server.db import migrations
 from mistudio_server.db.engine import Database, create_engine, database_url
+from mistudio_server.db.maintenance_lock import OnWait
 from mistudio_server.db.migrations import Revisions
 from mistudio_server.errors import DependencyUnavailableError, InvalidInputError
 from mistudio_server.metrics.partitions import premake
 from mistudio_server.settings import Settings
 
 
-def change(settings: Settings, to: str | None, *, partitions: bool = False) -> Revisions:
+def change(
+    settings: Settings,
+    to: str | None,
+    *,
+    partitions: bool = False,
+    lock_wait: float | None = None,
+    on_wait: OnWait | None = None,
+) -> Revisions:
     """Go to revision ``to`` (None: only look); with ``partitions`` make those of the coming months, which an old
     database that was restored lacks.
 
+    Other maintenance is waited for, up to ``lock_wait`` seconds (None: those of the settings), ``on_wait`` is told.
+
     Raises:
         InvalidInputError: there is no such revision.
+        LockedError: other maintenance goes on for longer.
         DependencyUnavailableError: the database does not answer, or a table stays locked.
     """
-    found = _change(settings, to)
+    found = _change(settings, to, settings.lock_wait_seconds if lock_wait is None else lock_wait, on_wait)
     if partitions and found.at_head:
         asyncio.run(_premake(settings))
     return found
@@ -38,7 +49,7 @@ async def _premake(settings: Settings) -> None:
         await database.close()
 
 
-def _change(settings: Settings, to: str | None) -> Revisions:
+def _change(settings: Settings, to: str | None, wait: float, on_wait: OnWait | None) -> Revisions:
     url = database_url(settings)
     try:
         before = migrations.revisions(url)
@@ -46,9 +57,8 @@ def _change(settings: Settings, to: str | None) -> Revisions:
             return before
         script = ScriptDirectory.from_config(migrations.config())
         known = [revision.revision for revision in script.walk_revisions()]
-        if _is_down(known, before.current, to):
-            return migrations.downgrade(url, to)
-        return migrations.upgrade(url, to)
+        go = migrations.downgrade if _is_down(known, before.current, to) else migrations.upgrade
+        return go(url, to, wait=wait, on_wait=on_wait)
     except CommandError as error:
         raise InvalidInputError(f"{error}.", hint="`ls` the migrations, or use --to head.") from error
     except OperationalError as error:

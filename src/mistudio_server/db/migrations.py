@@ -10,11 +10,13 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, pool, text
 from sqlalchemy.engine import URL, Connection
 
+from mistudio_server.db.maintenance_lock import MAINTENANCE_LOCK, OnWait, take
 from mistudio_server.paths import migrations_dir
 
-#: Advisory lock shared by migrations, the archiver and backups: one of them at a time.
-MAINTENANCE_LOCK = 0x6D69_5374_7564_696F  # "miStudio"
+__all__ = ["MAINTENANCE_LOCK", "Revisions", "config", "downgrade", "head", "revisions", "upgrade"]
+
 LOCK_TIMEOUT = "5s"
+APPLICATION = "mistudio migrate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +59,33 @@ def revisions(url: URL) -> Revisions:
     return Revisions(current=current, head=head())
 
 
-def upgrade(url: URL, revision: str = "head") -> Revisions:
-    """Migrate up to ``revision``; a no-op when the database is there already."""
-    return _run(url, revision, command.upgrade)
+def upgrade(url: URL, revision: str = "head", *, wait: float | None = None, on_wait: OnWait | None = None) -> Revisions:
+    """Migrate up to ``revision``; a no-op when the database is there already.
+
+    ``wait`` and ``on_wait`` are about other maintenance: see ``maintenance_lock.take``.
+
+    Raises:
+        LockedError: other maintenance goes on for longer than ``wait`` seconds.
+    """
+    return _run(url, revision, command.upgrade, wait, on_wait)
 
 
-def downgrade(url: URL, revision: str) -> Revisions:
-    """Migrate down to ``revision`` (``base`` is an empty schema). Data of what is dropped is lost."""
-    return _run(url, revision, command.downgrade)
+def downgrade(url: URL, revision: str, *, wait: float | None = None, on_wait: OnWait | None = None) -> Revisions:
+    """Migrate down to ``revision`` (``base`` is an empty schema). Data of what is dropped is lost.
+
+    Raises:
+        LockedError: as ``upgrade``.
+    """
+    return _run(url, revision, command.downgrade, wait, on_wait)
 
 
-def _run(url: URL, revision: str, verb: Callable[[Config, str], None]) -> Revisions:
-    engine = create_engine(url, poolclass=pool.NullPool)
+def _run(
+    url: URL, revision: str, verb: Callable[[Config, str], None], wait: float | None, on_wait: OnWait | None
+) -> Revisions:
+    engine = create_engine(url, poolclass=pool.NullPool, connect_args={"application_name": APPLICATION})
     try:
         with engine.connect() as connection:
-            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MAINTENANCE_LOCK})
+            take(connection, wait=wait, on_wait=on_wait)
             connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
             connection.commit()
             verb(config(connection), revision)

@@ -20,7 +20,7 @@ from mistudio_ops.domain.units import UnitState
 from mistudio_ops.drivers.http_probe import Answer, get
 from mistudio_ops.engines.host import Host, inspect_host
 from mistudio_ops.engines.process import ProcessEngine
-from mistudio_ops.operations.deploy import DeployResult, deploy
+from mistudio_ops.operations.deploy import DeployResult, MigrationOptions, deploy
 from mistudio_ops.operations.down import down
 from mistudio_ops.presentation.recording import RecordingReporter
 
@@ -82,11 +82,13 @@ class Studio:
         """What the latest operation was told."""
         return self.reporters[-1]
 
-    def deploy(self, *, dry_run: bool = False, **server: str) -> DeployResult:
+    def deploy(
+        self, *, dry_run: bool = False, migration: MigrationOptions | None = None, **server: str
+    ) -> DeployResult:
         """Deploy with these variables added to the server's; they stay for the next deploy."""
         self.reporters.append(RecordingReporter())
         self.environment = replace(self.environment, server={**self.environment.server, **server})
-        return deploy(self.environment, self.reporter, host=self.host, dry_run=dry_run)
+        return deploy(self.environment, self.reporter, host=self.host, dry_run=dry_run, migration=migration)
 
     def down(self, **options: Any) -> None:
         self.reporters.append(RecordingReporter())

@@ -1,6 +1,7 @@
 """A stand-in for mistudio-server that starts in 30 ms: the same verbs, no database. Run as a script.
 
-STANDIN_BROKEN names a unit that ends at once; STANDIN_MIGRATE=fail makes the migration fail;
+STANDIN_BROKEN names a unit that ends at once; STANDIN_MIGRATE=fail makes the migration fail, =locked finds the database
+locked; STANDIN_HEAD is the newest revision (the database is at 0001), STANDIN_MIGRATED a file that tells of migrations;
 STANDIN_SLOW_STOP is the seconds that a worker takes to end.
 """
 
@@ -41,10 +42,21 @@ class Handler(BaseHTTPRequestHandler):
 def main(verb: str) -> None:
     name = os.environ.get("MISTUDIO_INSTANCE", "")
     if verb == "migrate":
+        head = os.environ.get("STANDIN_HEAD", "0001")
+        if "--check" in sys.argv:
+            print(json.dumps({"current": "0001", "head": head, "at_head": head == "0001"}))
+            sys.exit(head != "0001")
+        if os.environ.get("STANDIN_MIGRATE") == "locked":
+            print("mistudio-server: waiting for the archiver", file=sys.stderr, flush=True)
+            print("mistudio-server: the archiver holds the lock.", file=sys.stderr)
+            sys.exit(11)
+        if os.environ.get("STANDIN_MIGRATED"):
+            with open(os.environ["STANDIN_MIGRATED"], "a") as file:  # noqa: PTH123 - it starts in 30 ms
+                file.write(" ".join(sys.argv[2:]) + "\n")
         if os.environ.get("STANDIN_MIGRATE") == "fail":
             sys.exit("column mystery does not exist")
         time.sleep(float(os.environ.get("STANDIN_MIGRATE_SECONDS", "0")))
-        print(json.dumps({"current": "0001", "head": "0001", "at_head": True}))
+        print(json.dumps({"current": head, "head": head, "at_head": True}))
         return
     if verb == "check":
         print(json.dumps({"ok": True, "checks": []}))

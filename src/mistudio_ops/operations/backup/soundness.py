@@ -19,6 +19,7 @@ ORDER BY step LIMIT 1000
 _FEATURES: LiteralString = """
 SELECT * FROM features f JOIN feature_activations a ON a.feature_id = f.id ORDER BY a.activation DESC LIMIT 50
 """
+_KNOWN = "SELECT bool_and(to_regclass(t) IS NOT NULL) FROM unnest(%s::text[]) t"
 #: What the lists, the charts and the downloads of the web page ask, by the tables that they need.
 _QUESTIONS: tuple[tuple[tuple[str, ...], LiteralString], ...] = (
     (("trainings",), "SELECT * FROM trainings ORDER BY created_at DESC, id DESC LIMIT 50"),
@@ -95,9 +96,7 @@ def _unreadable_tables(connection: "psycopg.Connection[Any]") -> list[str]:
 def _failed_questions(connection: "psycopg.Connection[Any]") -> list[str]:
     problems = []
     for tables, query in _QUESTIONS:
-        row = connection.execute(
-            "SELECT bool_and(to_regclass(t) IS NOT NULL) FROM unnest(%s::text[]) t", (list(tables),)
-        )
+        row = connection.execute(_KNOWN, (list(tables),))
         if row.fetchone() == (True,):
             problems += _failure(connection, query, f"the studio cannot ask {tables[0]}")
     return problems

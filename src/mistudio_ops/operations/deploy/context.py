@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from mistudio_ops.domain.environment import Environment
@@ -12,6 +12,7 @@ from mistudio_ops.domain.units import Unit
 from mistudio_ops.engines.base import Engine
 from mistudio_ops.engines.host import Host
 from mistudio_ops.errors import OpsError
+from mistudio_ops.presentation.reporter import Reporter
 
 #: A unit that ended this often while we wait for it will not become ready.
 MAX_ENDS = 3
@@ -19,6 +20,20 @@ UNIT_SECONDS = 60.0
 #: Gates ask a unit often, and the supervisor about it no more often than this: it has other work while units start.
 LOOK_SECONDS = 0.4
 LOG_LINES = 25
+#: How long other maintenance of the database (a backup, the archiver) is waited for.
+LOCK_WAIT_SECONDS = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationOptions:
+    """How the database is migrated: seconds to wait for other maintenance, and whether a backup is made before.
+
+    ``environ`` is where a backup's passphrase may be.
+    """
+
+    lock_wait: float = LOCK_WAIT_SECONDS
+    skip_backup: bool = False
+    environ: Mapping[str, str] = field(default_factory=dict)
 
 
 class CancelledError(OpsError):
@@ -37,6 +52,8 @@ class Context:
     facts: Facts
     proxy_config: str
     engine: Engine
+    reporter: Reporter
+    migration: MigrationOptions = MigrationOptions()
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     schema: str | None = None

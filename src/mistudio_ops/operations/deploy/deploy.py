@@ -15,8 +15,8 @@ from mistudio_ops.engines.host import Host, inspect_host
 from mistudio_ops.engines.layout import prepare_root
 from mistudio_ops.engines.process import ProcessEngine
 from mistudio_ops.engines.state_files import check_state_dir
-from mistudio_ops.errors import OpsError, PreviousServesError
-from mistudio_ops.operations.deploy.context import Context
+from mistudio_ops.errors import LockedError, OpsError, PreviousServesError
+from mistudio_ops.operations.deploy.context import Context, MigrationOptions
 from mistudio_ops.operations.deploy.facts import Found, gather
 from mistudio_ops.operations.deploy.gates import health_url
 from mistudio_ops.operations.deploy.preflight import preflight
@@ -34,13 +34,14 @@ def deploy(
     dry_run: bool = False,
     engine: Engine | None = None,
     host: Host | None = None,
+    migration: MigrationOptions | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> DeployResult:
     """Bring ``environment`` to the code and configuration that we are called with.
 
     Raises:
         PreconditionError, UsageError: nothing was changed.
-        LockedError: another operation works on this environment.
+        LockedError: another operation works on this environment; or on its database, and the release before serves.
         PreviousServesError: it failed, and the release before goes on serving.
         OpsError: it failed; on a first deploy what was started is stopped again, and the data is kept.
     """
@@ -59,7 +60,7 @@ def deploy(
         found = gather(environment, host, engine)
         reporter.hide(*found.secrets.all())
         preflight(environment, host, found.facts)
-        return _locked(environment, reporter, host, engine, found, begun, clock)
+        return _locked(environment, reporter, host, engine, found, migration or MigrationOptions(), begun, clock)
 
 
 def _locked(
@@ -68,6 +69,7 @@ def _locked(
     host: Host,
     engine: Engine,
     found: Found,
+    migration: MigrationOptions,
     begun: float,
     clock: Callable[[], float],
 ) -> DeployResult:
@@ -81,7 +83,7 @@ def _locked(
         )
     journal = Journal(environment.paths.journal)
     try:
-        run = _begin(environment, reporter, host, engine, found, plan, journal)
+        run = _begin(environment, reporter, host, engine, found, migration, plan, journal)
         _supersede(journal, found.facts.interrupted)
         if plan.changes:
             _carry_out(run, environment, found.facts, engine, journal)
@@ -97,10 +99,13 @@ def _begin(
     host: Host,
     engine: Engine,
     found: Found,
+    migration: MigrationOptions,
     plan: Plan,
     journal: Journal,
 ) -> PlanRun:
-    context = Context(environment, host, found.secrets, found.facts, found.proxy_config, engine)
+    context = Context(
+        environment, host, found.secrets, found.facts, found.proxy_config, engine, reporter, migration=migration
+    )
     operation = journal.begin("deploy", asdict(plan))
     return PlanRun(plan, operation, journal, reporter, partial(apply, context), context.cancelled, context.undos)
 
@@ -136,7 +141,9 @@ def _after_failure(
         return
     causes = "".join(f"\ncould not be taken back: {problem}" for problem in problems)
     hint = error.hint if isinstance(error, OpsError) else None
-    raise PreviousServesError(
+    # Whom it waited for is worth an exit code of its own: trying again later is all that is needed.
+    kind = LockedError if isinstance(error, LockedError) else PreviousServesError
+    raise kind(
         f"release {facts.release_id} was not deployed, and {facts.current.id} goes on serving: {error}{causes}",
         hint=hint,
     ) from error

@@ -7,7 +7,7 @@ from mistudio_ops.domain.environment import Environment
 from mistudio_ops.domain.units import Unit
 from mistudio_ops.drivers.http_probe import Answer, get
 from mistudio_ops.engines.nginx import local_url, served_generation
-from mistudio_ops.errors import OpsError, VerificationError
+from mistudio_ops.errors import VerificationError
 from mistudio_ops.operations.deploy.context import Context
 from mistudio_ops.operations.deploy.server_process import run_server
 
@@ -99,24 +99,3 @@ def _evidence(output: str) -> str | None:
         return "; ".join(str(check["evidence"]) for check in json.loads(output)["checks"] if not check["ok"])
     except (ValueError, KeyError, TypeError):
         return None
-
-
-def migrate(context: Context) -> tuple[str | None, str]:
-    """Run the migrations of the release's own code; return the revision before and after.
-
-    Raises:
-        OpsError: they failed; the message has the end of what they wrote.
-    """
-    unit = context.facts.wanted.of("backend")[0]
-    with run_server(context.host, unit, ("migrate", "--json")) as process:
-        # Never cut off: it commits or rolls back by itself.
-        output, errors = process.communicate()
-    if process.returncode != 0:
-        lines = (errors + output).strip().splitlines()[-25:]
-        raise OpsError(
-            f"the migration failed with exit status {process.returncode}:\n" + "\n".join(f"    {x}" for x in lines),
-            hint="nothing was switched; the schema is as the last complete migration left it. "
-            f"Correct the cause and run mistudio-ops deploy {context.environment.name} again",
-        )
-    document = json.loads(output)
-    return document.get("before"), str(document["current"])

@@ -14,6 +14,7 @@ from mistudio_ops.engines.layout import copy_web, prepare
 from mistudio_ops.operations.deploy import gates
 from mistudio_ops.operations.deploy.context import Context
 from mistudio_ops.operations.deploy.facts import web_folder
+from mistudio_ops.operations.deploy.migration import migrate
 
 Undo = Callable[[], None]
 
@@ -86,8 +87,9 @@ def _reload(context: Context, step: PlannedStep) -> Done:
 
 
 def _migrate(context: Context, _step: PlannedStep) -> Done:
-    _, context.schema = gates.migrate(context)
-    return Done(f"at revision {context.schema}")
+    migrated = migrate(context)
+    context.schema = migrated.revision
+    return Done(migrated.told)
 
 
 def _stop(context: Context, step: PlannedStep) -> Done:

@@ -1,0 +1,22 @@
+"""The restore drill where PostgreSQL runs in a container: units are processes, the database is Docker's."""
+
+import psycopg
+import pytest
+
+from tests.support.docker_engine import PostgresContainer
+from tests.support.restore_drill import drill
+from tests.support.studio import deployed_studio
+
+pytestmark = [pytest.mark.docker, pytest.mark.train, pytest.mark.xdist_group("docker")]
+
+#: What an operator gives a studio on a shared server: a role that owns its database and may create others.
+_ROLE = "CREATE ROLE lab LOGIN CREATEDB PASSWORD 'of-the-drill'"
+
+
+def test_every_row_is_back_and_the_training_resumes(own_postgres: PostgresContainer) -> None:
+    with psycopg.connect(own_postgres.url("postgres"), autocommit=True) as admin:
+        admin.execute(_ROLE)
+        admin.execute("CREATE DATABASE lab OWNER lab")
+    url = f"postgresql://lab:of-the-drill@127.0.0.1:{own_postgres.port}/lab"
+    with deployed_studio(MISTUDIO_DATABASE_URL=url, MISTUDIO_DATABASE_CONTAINER=own_postgres.name) as studio:
+        drill(studio, url, name="lab")
