@@ -6,11 +6,12 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from mistudio_ops.domain.environment import Environment
+from mistudio_ops.domain.environment import Environment, EnvironmentPaths
 from mistudio_ops.drivers.database_access import DatabaseAccess, database_access
 from mistudio_ops.drivers.secret_file import read_secrets
+from mistudio_ops.engines.process import ProcessEngine
 from tests.acceptance.test_interruptions import STEPS, metrics, register, start, wait, wait_step
-from tests.support.studio import Studio, deployed_studio
+from tests.support.studio import Studio, deployed_studio, eventually
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.train, pytest.mark.xdist_group("studio")]
 
@@ -81,3 +82,31 @@ def test_everything_comes_back_and_the_training_goes_on(own: Studio) -> None:
         assert (undone.returncode, count(access, "training_metrics") > 0) == (1, True), undone.stderr
         assert own.ops("restore", "finalize").returncode == 0
         assert own.ops("restore", "finalize", check=False).returncode == 10
+
+
+def test_killed_when_everything_is_stopped_and_deployed_again(own: Studio) -> None:
+    """The command is killed at the worst moment; a deploy starts the lab, on one whole database; resume ends it."""
+    access = access_of(own)
+    with access.session() as connection:
+        connection.execute("CREATE TABLE counting (number int); INSERT INTO counting VALUES (1)")
+    own.ops("backup")
+    with access.session() as connection:
+        connection.execute("INSERT INTO counting VALUES (2)")
+    command = own.begin("restore", "latest", "--confirm", "mistudio")
+    try:
+        engine = ProcessEngine(EnvironmentPaths(own.state_dir))
+        eventually(lambda: not engine.states()["backend-1"].running, 90, "backend-1 is stopped")
+    finally:
+        command.kill()
+        command.wait()
+    assert count(access, "counting") in {1, 2}
+    refused = own.ops("restore", "latest", "--confirm", "mistudio", check=False)
+    assert (refused.returncode, "--resume" in refused.stderr) == (13, True)
+    assert "--resume" in own.ops("deploy", "local").stderr
+    assert own.ops("health", "--wait", "30").returncode == 0
+    own.ops("restore", "--resume")
+    assert count(access, "counting") == 1
+    assert own.ops("health").returncode == 0
+    own.ops("restore", "--undo")
+    assert count(access, "counting") == 2
+    assert own.ops("health").returncode == 0

@@ -47,17 +47,9 @@ class Studio:
 
     def ops(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run ``mistudio-ops`` and return what it printed; ``check`` makes a failure ours."""
-        environment = {
-            **os.environ,
-            "MISTUDIO_STATE_DIR": str(self.state_dir),
-            "MISTUDIO_PORT": str(self.port),
-            # Other tests want the cores as well, and more threads would only wait for each other.
-            "MISTUDIO_SERVER_TORCH_NUM_THREADS": "1",
-            **self.variables,
-        }
         done = subprocess.run(
             [sys.executable, "-m", "mistudio_ops", *arguments],
-            env=environment,
+            env=self._environment,
             cwd=self.state_dir.parent,
             capture_output=True,
             text=True,
@@ -69,6 +61,28 @@ class Studio:
                 f"mistudio-ops {' '.join(arguments)} -> {done.returncode}\n{done.stdout}\n{done.stderr}"
             )
         return done
+
+    def begin(self, *arguments: str) -> "subprocess.Popen[bytes]":
+        """Start ``mistudio-ops`` and return at once."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "mistudio_ops", *arguments],
+            env=self._environment,
+            cwd=self.state_dir.parent,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "MISTUDIO_STATE_DIR": str(self.state_dir),
+            "MISTUDIO_PORT": str(self.port),
+            # Other tests want the cores as well, and more threads would only wait for each other.
+            "MISTUDIO_SERVER_TORCH_NUM_THREADS": "1",
+            **self.variables,
+        }
 
     def json(self, *arguments: str) -> dict[str, Any]:
         """Run with ``--json`` and return its ``data``."""

@@ -13,11 +13,12 @@ app = verb_app("Show, check or render the configuration.")
 
 
 class Rendered(StrEnum):
-    """Files that a deploy makes of an environment."""
+    """Files that a deploy makes of an environment; that of pgBackRest is for the operator to install."""
 
     ENV = "env"
     NGINX = "nginx"
     SUPERVISORD = "supervisord"
+    PGBACKREST = "pgbackrest"
 
 
 @verb(app, schema="mistudio-ops/config-show/1", codes=(ExitCode.OK,))
@@ -51,9 +52,12 @@ def check(invocation: Invocation) -> None:
 
 @verb(app, schema="mistudio-ops/config-render/1", codes=(ExitCode.OK, ExitCode.PRECONDITION), environment="option")
 def render(
-    invocation: Invocation, *, what: Annotated[Rendered, typer.Argument(help="env, nginx or supervisord.")]
+    invocation: Invocation, *, what: Annotated[Rendered, typer.Argument(help="env, nginx, supervisord or pgbackrest.")]
 ) -> None:
-    """Print a file that a deploy would make of an environment. Secrets are masked; nothing is written."""
+    """Print a file that a deploy would make of an environment. Secrets are masked; nothing is written.
+
+    pgbackrest is the configuration of point-in-time recovery, which an operator may install; it says how.
+    """
     from mistudio_ops.operations.config_render import render_configuration
     from mistudio_ops.presentation.blocks import Raw
     from mistudio_ops.presentation.reporter import Result

@@ -47,14 +47,18 @@ AbortOption = Annotated[bool, typer.Option("--abort", help="Go back to the datab
 TableOption = Annotated[
     list[str] | None, typer.Option("--table", metavar="T", help="Bring back the rows of this table only; repeatable.")
 ]
-WhereOption = Annotated[
-    str | None, typer.Option("--where", metavar="SQL", help="Only rows that fit; with one --table.")
-]
+WhereOption = Annotated[str | None, typer.Option("--where", metavar="SQL", help="Only rows that fit; one --table.")]
 TrainingOption = Annotated[
     str | None, typer.Option("--training", metavar="ID", help="Bring back one training with all that belongs to it.")
 ]
 ReplaceOption = Annotated[
     bool, typer.Option("--replace", help="With --table or --training: rows that are there become as in the backup.")
+]
+ToTimeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--to-time", metavar="TIME", help="Go back to a moment, as in '2026-11-23 02:00:00+00'; needs pgBackRest."
+    ),
 ]
 UndoOption = Annotated[bool, typer.Option("--undo", help="Take the latest restore back; the restored one is kept.")]
 
@@ -76,6 +80,7 @@ def restore(
     where: WhereOption = None,
     training: TrainingOption = None,
     replace: ReplaceOption = False,
+    to_time: ToTimeOption = None,
 ) -> None:
     """Put a backup in the place of the live database, which is kept under another name until `restore finalize`.
 
@@ -88,9 +93,9 @@ def restore(
     options = Options(confirm, jobs, dry_run, skip_safety_backup, lock_wait)
     selection = Selection(tuple(table or ()), where, training, replace)
     if selection == Selection():
-        _action(backup, resume=resume, abort=abort, undo=undo)(invocation, options)
+        _action(backup, to_time, resume=resume, abort=abort, undo=undo)(invocation, options)
     else:
-        _check_selection(backup, resume or abort or undo)
+        _check_selection(backup, resume or abort or undo or to_time is not None)
         _restore_rows(invocation, str(backup), selection, options)
 
 
@@ -129,13 +134,18 @@ def _restore_rows(invocation: Invocation, backup: str, selection: Selection, opt
     invocation.reporter.result(tables_result(done))
 
 
-def _action(backup: str | None, *, resume: bool, abort: bool, undo: bool) -> Action:
+def _action(backup: str | None, to_time: str | None, *, resume: bool, abort: bool, undo: bool) -> Action:
     """Return what to do.
 
     Raises:
         UsageError: nothing, or more than one thing, was asked for.
     """
-    flags = {"--resume": (resume, _resume), "--abort": (abort, _abort), "--undo": (undo, _undo)}
+    flags: dict[str, tuple[bool, Action]] = {
+        "--resume": (resume, _resume),
+        "--abort": (abort, _abort),
+        "--undo": (undo, _undo),
+        "--to-time": (to_time is not None, lambda invocation, options: _to_time(invocation, str(to_time), options)),
+    }
     asked = [name for name, (given, _) in flags.items() if given]
     if len(asked) + (backup is not None) != 1:
         said = " and ".join([*asked, *([backup] if backup else [])])
@@ -160,6 +170,14 @@ def _restore(invocation: Invocation, backup: str, options: "Options") -> None:
     except NotConfirmedError as error:
         invocation.reporter.result(restore_result(error.result, ok=False))
         raise
+
+
+def _to_time(invocation: Invocation, text: str, options: "Options") -> None:
+    from mistudio_ops.operations.restore.to_time import go_back, moment
+    from mistudio_ops.presentation.point_in_time import went_back_result
+
+    done = go_back(invocation.workplace(), moment(text), confirm=options.confirm)
+    invocation.reporter.result(went_back_result(done))
 
 
 def _ask(invocation: Invocation) -> "Callable[[Loss], str | None]":

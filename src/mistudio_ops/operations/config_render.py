@@ -4,14 +4,17 @@ from collections.abc import Callable
 from dataclasses import fields
 
 from mistudio_ops.domain.environment import Environment
+from mistudio_ops.domain.point_in_time import render_pgbackrest
 from mistudio_ops.domain.release import next_id
 from mistudio_ops.domain.secret_values import SecretValues
 from mistudio_ops.domain.variables import environment_file
+from mistudio_ops.drivers.account import service_account
 from mistudio_ops.drivers.embedded import find_programs
 from mistudio_ops.drivers.releases import current_release
 from mistudio_ops.engines import nginx
 from mistudio_ops.engines.host import inspect_host
 from mistudio_ops.engines.layout import build_layout
+from mistudio_ops.engines.state_files import postgres_run
 from mistudio_ops.engines.supervisord import render_supervisord
 from mistudio_ops.operations.deploy.facts import web_folder
 
@@ -21,7 +24,7 @@ _FIRST_RELEASE = next_id(())
 
 
 def render_configuration(environment: Environment, what: str) -> str:
-    """Return the text of ``env``, ``nginx`` or ``supervisord`` for ``environment``.
+    """Return the text of ``env``, ``nginx``, ``supervisord`` or ``pgbackrest`` for ``environment``.
 
     Raises:
         PreconditionError: nginx or another program that the text depends on is not installed.
@@ -51,4 +54,14 @@ def _supervisord(environment: Environment) -> str:
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)
 
 
-_RENDERERS: dict[str, Callable[[Environment], str]] = {"env": _env, "nginx": _nginx, "supervisord": _supervisord}
+def _pgbackrest(environment: Environment) -> str:
+    account = service_account(environment.run_as)
+    return render_pgbackrest(environment, postgres_run(environment.paths), account.name)
+
+
+_RENDERERS: dict[str, Callable[[Environment], str]] = {
+    "env": _env,
+    "nginx": _nginx,
+    "supervisord": _supervisord,
+    "pgbackrest": _pgbackrest,
+}

@@ -7,7 +7,16 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -18,6 +27,22 @@ from mistudio_ops.presentation.reporter import ErrorReport, Result
 
 _STYLES: dict[Tone, str] = {"plain": "", "good": "green", "warn": "yellow", "bad": "bold red", "dim": "dim"}
 _WORDS: dict[str, Tone] = {"ok": "good", "failed": "bad", "skip": "dim", "..": "dim"}
+
+
+class _Estimate(ProgressColumn):
+    """Time left at the rate so far, for steps that know their total."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        """Return it; nothing before the first part is done."""
+        left = task.time_remaining if task.total is not None and task.completed > 0 and not task.finished else None
+        return Text("" if left is None else f"about {_duration(left)} left", style="dim")
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 class RichStep(PlainStep):
@@ -101,7 +126,7 @@ class RichReporter(PlainReporter):
             if self._live is None:
                 self._live = Progress(
                     SpinnerColumn(finished_text=" "), TextColumn("{task.description}"), BarColumn(bar_width=20),
-                    TimeElapsedColumn(), TextColumn("{task.fields[detail]}", style="dim"),
+                    TimeElapsedColumn(), _Estimate(), TextColumn("{task.fields[detail]}", style="dim"),
                     console=self._err, transient=True, disable=not self._err.is_terminal,
                 )  # fmt: skip
                 self._live.start()

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -181,3 +182,25 @@ def test_the_backup_vanishes_after_the_kill(lab: Restorable) -> None:
     with pytest.raises(Exception, match="not there any more"):
         resume(lab.workplace, lab=lab.lab)
     assert (lab.rows(), lab.ours(), lab.fake.running) == (OLD, [], set(UNITS))
+
+
+@pytest.mark.parametrize("milliseconds", [5, 60, 150, 300, 450, 600, 750, 900, 1050, 1300])
+def test_killed_at_any_moment(lab: Restorable, milliseconds: int) -> None:
+    """SIGKILL from outside, wherever it is: what is live is whole, and abort and another restore work."""
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            restore(lab.workplace, lab.stored.id, lab.confirmed(), lab=lab.lab)
+        finally:
+            os._exit(0)
+    time.sleep(milliseconds / 1000)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert lab.rows() in (OLD, NEW)
+    if status(lab.workplace, lab=lab.lab).interrupted is not None:
+        abort(lab.workplace, lab=lab.lab)
+        assert lab.rows() == OLD
+    assert "restore" not in lab.ours()
+    restore(lab.workplace, lab.stored.id, lab.confirmed(skip_safety=True), lab=lab.lab)
+    assert lab.rows() == NEW

@@ -1,10 +1,14 @@
 """Restoring a whole database beside a lab that pretends to run: what is live afterwards, and what is kept."""
 
+import secrets
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg import sql
+from sqlalchemy import make_url
 
 from mistudio_ops.domain.restore_plan import Loss
 from mistudio_ops.drivers import databases
@@ -15,8 +19,10 @@ from mistudio_ops.operations.restore.afterwards import abort, finalize, status, 
 from mistudio_ops.operations.restore.interrupted import InterruptedRestoreError
 from mistudio_ops.operations.restore.restore import NotConfirmedError, Options, restore
 from mistudio_ops.operations.restore.run import RestoreFailedError
+from mistudio_server.db import migrations
+from tests.support.backup_workplace import workplace_of
 from tests.support.real_backups import rewrite_manifest
-from tests.support.restores import UNITS, Restorable
+from tests.support.restores import UNITS, Restorable, restorable
 
 pytestmark = pytest.mark.integration
 
@@ -317,3 +323,57 @@ def test_a_copy_that_nobody_knows_is_in_the_way_until_aborted(lab: Restorable) -
         abort(lab.workplace, lab=lab.lab)
     restore(lab.workplace, "latest", lab.confirmed(), lab=lab.lab)
     assert lab.rows() == [1, 2, 3]
+
+
+def test_what_cannot_be_taken_back_stays_resumable(lab: Restorable) -> None:
+    lab.fake.answers = [{}, {"api": "503"}]
+    stop, stopped = lab.fake.engine.stop, []
+
+    def stop_once(name: str) -> None:
+        if name in stopped:
+            raise PreconditionError("the supervisor is gone")
+        stopped.append(name)
+        stop(name)
+
+    lab.fake.engine.stop = stop_once  # type: ignore[method-assign]
+    with pytest.raises(InterruptedRestoreError, match="api: 503; and it could not be taken back: the supervisor"):
+        restore(lab.workplace, "latest", lab.confirmed(), lab=lab.lab)
+    assert status(lab.workplace, lab=lab.lab).swapped
+    lab.fake.engine.stop = stop  # type: ignore[method-assign]
+    abort(lab.workplace, lab=lab.lab)
+    assert (lab.rows(), lab.fake.running) == ([1, 2, 3, 4, 5], set(UNITS))
+
+
+@pytest.fixture
+def owned(postgres_admin: str, tmp_path: Path) -> Iterator[Restorable]:
+    """A database whose owner has CREATEDB and no other right, as on a server that somebody else runs."""
+    name = f"owner_{secrets.token_hex(4)}"
+    with psycopg.connect(postgres_admin, autocommit=True) as admin:
+        admin.execute(
+            sql.SQL("CREATE ROLE {} LOGIN CREATEDB PASSWORD {}").format(sql.Identifier(name), sql.Literal(name))
+        )
+        admin.execute(sql.SQL("CREATE DATABASE {0} OWNER {0}").format(sql.Identifier(name)))
+        url = make_url(postgres_admin.replace("postgresql:", "postgresql+psycopg:"))
+        url = url.set(username=name, password=name, database=name)
+        migrations.upgrade(url)
+        text = url.render_as_string(hide_password=False)
+        made = restorable(workplace_of(text, tmp_path), text)
+        yield made
+        for one in [*lab_databases(made), name]:
+            admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(one)))
+        admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
+
+
+def lab_databases(lab: Restorable) -> list[str]:
+    return [one.name for one in databases.list_ours(lab.access)]
+
+
+def test_an_owner_without_other_rights_can_restore_undo_and_finalize(owned: Restorable) -> None:
+    stranger = owned.access.owner.connect(owned.access.name)
+    restore(owned.workplace, "latest", owned.confirmed(), lab=owned.lab)
+    assert owned.rows() == [1, 2, 3]
+    stranger.close()
+    undo(owned.workplace, lab=owned.lab)
+    assert owned.rows() == [1, 2, 3, 4, 5]
+    assert finalize(owned.workplace, lab=owned.lab).bytes > 0
+    assert owned.ours() == []

@@ -2,10 +2,13 @@
 
 import io
 
+import pytest
+from rich.progress import Progress
+
 from mistudio_ops.presentation.blocks import Cell, Line, Table
 from mistudio_ops.presentation.plain import PlainReporter
 from mistudio_ops.presentation.reporter import Result
-from mistudio_ops.presentation.rich_text import RichReporter
+from mistudio_ops.presentation.rich_text import RichReporter, _Estimate
 from mistudio_ops.presentation.select import select_reporter
 from tests.unit.presentation.samples import Terminal
 
@@ -56,3 +59,19 @@ def test_dumb_terminals_pipes_and_plain_get_plain_text() -> None:
     ):
         reporter = select_reporter(stream, stream, plain=plain, environ=environ)
         assert type(reporter) is PlainReporter
+
+
+@pytest.mark.parametrize(
+    ("total", "done", "seconds", "text"),
+    [(None, 5, 10, ""), (100, 0, 10, ""), (100, 50, 10, "about 10 s left"), (100, 10, 20, "about 3 min 00 s left")],
+)
+def test_a_step_with_a_total_estimates_the_time_left(
+    total: float | None, done: float, seconds: float, text: str
+) -> None:
+    now = [0.0]
+    progress = Progress(get_time=lambda: now[0])
+    task = progress.add_task("load", total=total)
+    for part in (0.5, 0.5):
+        now[0] += seconds * part
+        progress.advance(task, done * part)
+    assert _Estimate().render(progress.tasks[0]).plain == text

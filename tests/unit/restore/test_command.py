@@ -11,6 +11,9 @@ REFUSED = [
     ["--resume", "--abort"],
     ["--undo", "--resume"],
     ["latest", "--resume"],
+    ["latest", "--to-time", "2026-01-01 00:00:00+00"],
+    ["--to-time", "2026-01-01 00:00:00+00", "--undo"],
+    ["latest", "--to-time", "2026-01-01 00:00:00+00", "--table", "trainings"],
     ["finalize", "--undo"],
     ["--table", "trainings"],
     ["finalize", "--table", "trainings"],
@@ -39,10 +42,10 @@ def test_what_does_not_go_together_is_a_usage_error(arguments: list[str]) -> Non
 )
 def test_words_and_flags_lead_to_their_action(backup: str | None, flag: str | None, expected: object) -> None:
     flags = {"resume": False, "abort": False, "undo": False} | ({flag: True} if flag else {})
-    assert command._action(backup, **flags) is expected
+    assert command._action(backup, None, **flags) is expected
 
 
 def test_without_anything_it_says_how_to_find_a_backup() -> None:
     with pytest.raises(UsageError, match="which backup") as caught:
-        command._action(None, resume=False, abort=False, undo=False)
+        command._action(None, None, resume=False, abort=False, undo=False)
     assert "mistudio-ops backup list" in (caught.value.hint or "")

@@ -101,6 +101,9 @@ class PutBack:
             return True
         partial = target.with_name(f"{_PARTIAL_PREFIX}{target.name}")
         shutil.rmtree(partial, ignore_errors=True)
+        if not self.root.is_dir():
+            self.root.mkdir(parents=True)
+            self._own(self.root)
         partial.mkdir(parents=True)
         objects = {one.plain_sha256: one for one in objects_of(self.workplace.directory, self.stored)}
         for file in files:

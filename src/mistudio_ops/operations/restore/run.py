@@ -9,6 +9,7 @@ from mistudio_ops.domain.restore_plan import Phase, RestoreStep, going_back, pha
 from mistudio_ops.drivers import databases
 from mistudio_ops.drivers.journal import Journal
 from mistudio_ops.errors import ExitCode, OpsError, PreconditionError
+from mistudio_ops.operations.restore.interrupted import InterruptedRestoreError
 from mistudio_ops.operations.restore.result import Timing
 from mistudio_ops.operations.restore.steps import Work, apply, let_maintenance
 from mistudio_ops.presentation.reporter import Reporter
@@ -54,8 +55,12 @@ class Run:
             for step in steps:
                 self._one(step)
         except BaseException as error:
-            # What is raised below leaves the operation unended: --resume and --abort know what to do.
-            self._go_back_after(error)
+            try:
+                self._go_back_after(error)
+            except RestoreFailedError:
+                raise
+            except OpsError as second:  # it stays unended in the journal: --resume and --abort know what to do
+                raise _not_taken_back(error, second) from error
             raise
         finally:
             let_maintenance(self.work)
@@ -83,6 +88,13 @@ class Run:
             self.reporter.warning("there was no database before, so the restored one stays live")
         if at == "before":
             self.reporter.note("the live database was not touched; the lab runs on it")
+
+
+def _not_taken_back(error: BaseException, second: OpsError) -> InterruptedRestoreError:
+    return InterruptedRestoreError(
+        f"{error or type(error).__name__}; and it could not be taken back: {second.message}",
+        hint="mistudio-ops deploy starts what is down; then mistudio-ops restore --abort, or restore --resume",
+    )
 
 
 def go_back(work: Work, at: Phase, *, automatic: bool) -> str | None:
