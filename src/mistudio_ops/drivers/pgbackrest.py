@@ -38,15 +38,18 @@ class PgBackRest:
         # It counts in whole seconds, and wants a backup that ended before the moment.
         return datetime.fromtimestamp(min(one["timestamp"]["stop"] for one in backups) + 1, UTC)
 
-    def restore(self, folder: Path, when: datetime) -> None:
+    def restore(self, folder: Path, when: datetime, timeline: int | None = None) -> None:
         """Restore the cluster's files into ``folder``, so that a server which starts there recovers to ``when``.
+
+        ``timeline`` is the live server's; None: the newest that the archive knows, which may be one given up.
 
         Raises:
             OpsError: it failed; the message has its last words.
         """
         target = when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f+00")
+        on = () if timeline is None else (f"--target-timeline={timeline}",)
         self._run(
-            f"--pg1-path={folder}", "--type=time", f"--target={target}", "--target-action=promote", "restore",
+            f"--pg1-path={folder}", "--type=time", f"--target={target}", *on, "--target-action=promote", "restore",
             seconds=None,
         )  # fmt: skip
 

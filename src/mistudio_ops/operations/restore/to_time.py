@@ -26,7 +26,7 @@ from mistudio_ops.drivers.lock import command_line, exclusive
 from mistudio_ops.drivers.pgbackrest import PgBackRest, check_moment, find_pgbackrest
 from mistudio_ops.drivers.private_postgres import private_postgres
 from mistudio_ops.drivers.secret_file import read_secrets
-from mistudio_ops.drivers.wal_archive import archive_until_now
+from mistudio_ops.drivers.wal_archive import announce_timeline, archive_until_now
 from mistudio_ops.engines import postgres
 from mistudio_ops.engines.host import Host, inspect_host
 from mistudio_ops.engines.process import ProcessEngine
@@ -98,15 +98,16 @@ def restore_to_time(workplace: Workplace, when: datetime, lab: Lab, host: Host, 
     with exclusive(environment.paths.lock, command_line()):
         _remove_partial(environment)
         _check_room(environment)
-        _archive_until_now(workplace)
-        folder, tables = _recover(workplace, archive, host, known, when)
+        timeline = _archive_until_now(workplace)
+        folder, tables = _recover(workplace, archive, host, known, when, timeline)
+        announce_timeline(folder, host.account.own)
         kept = _take_its_place(workplace, lab, known, folder)
     workplace.reporter.note(f"the database from before is kept in {kept}; remove that folder when all is well")
     return WentBack(environment.name, when, tables, kept)
 
 
 def recovered_rows(
-    archive: PgBackRest, host: Host, folder: Path, when: datetime, password: str
+    archive: PgBackRest, host: Host, folder: Path, when: datetime, password: str, timeline: int | None = None
 ) -> tuple[TableRows, ...]:
     """Restore into ``folder``, recover to ``when``, and return the rows of the database's tables then.
 
@@ -115,7 +116,7 @@ def recovered_rows(
     Raises:
         OpsError: it failed.
     """
-    archive.restore(folder, when)
+    archive.restore(folder, when, timeline)
     with private_postgres(
         folder, host.programs.postgres.path, host.account, user=postgres.ADMIN, password=password,
         seconds=RECOVERY_SECONDS,
@@ -176,8 +177,8 @@ def _check_room(environment: Environment) -> None:
         )
 
 
-def _archive_until_now(workplace: Workplace) -> None:
-    """Send the newest changes to the archive. A server that is down has sent what it could."""
+def _archive_until_now(workplace: Workplace) -> int | None:
+    """Send the newest changes to the archive and return the timeline. A server that is down has sent what it could."""
     import psycopg
 
     access = workplace.access()
@@ -185,13 +186,13 @@ def _archive_until_now(workplace: Workplace) -> None:
         connection = access.admin.connect(access.name)
     except psycopg.OperationalError as error:
         workplace.reporter.warning(f"the database does not answer, so its newest changes may be missing: {error}")
-        return
+        return None
     with workplace.reporter.step("archive what was written until now"), connection:
-        archive_until_now(connection, seconds=ARCHIVE_SECONDS)
+        return archive_until_now(connection, seconds=ARCHIVE_SECONDS)
 
 
 def _recover(
-    workplace: Workplace, archive: PgBackRest, host: Host, known: SecretValues, when: datetime
+    workplace: Workplace, archive: PgBackRest, host: Host, known: SecretValues, when: datetime, timeline: int | None
 ) -> tuple[Path, tuple[TableRows, ...]]:
     environment = workplace.environment
     folder = environment.paths.postgres.with_name(f"{UNIT}.{_PARTIAL}{secrets.token_hex(4)}")
@@ -199,7 +200,7 @@ def _recover(
     host.account.own(folder)
     try:
         with workplace.reporter.step(f"recover to {when:%Y-%m-%d %H:%M:%S%z} beside the live database") as step:
-            tables = recovered_rows(archive, host, folder, when, known.postgres_admin_password)
+            tables = recovered_rows(archive, host, folder, when, known.postgres_admin_password, timeline)
             step.detail(f"{sum(table.rows for table in tables):,} rows in {len(tables)} tables")
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
