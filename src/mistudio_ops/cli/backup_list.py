@@ -16,7 +16,9 @@ AtOption = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @verb(app, schema="mistudio-ops/backup-list/1", codes={ExitCode.OK: "listed, whatever they are worth"}, name="list")
+    codes = {ExitCode.OK: "listed, whatever they are worth"}
+
+    @verb(app, schema="mistudio-ops/backup-list/1", codes=codes, environment="option", name="list")
     def list_backups(invocation: Invocation, *, at: AtOption = None) -> None:
         """List the backups, oldest first: how each was verified, and what is wrong with those that cannot be used."""
         from datetime import UTC, datetime

@@ -27,7 +27,7 @@ class LevelName(StrEnum):
     RESTORE = "restore"
 
 
-IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Ids, or the starts of ids.")]
+IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Ids, or the starts of ids.")]
 AllOption = Annotated[bool, typer.Option("--all", help="Every backup.")]
 LevelOption = Annotated[LevelName, typer.Option("--level", help="How far; each level includes those before it.")]
 WaitOption = Annotated[
@@ -53,12 +53,11 @@ def register(app: typer.Typer) -> None:
         is restored into a scratch database, which is compared, questioned and dropped.
         """
         from mistudio_ops.operations.backup.verify import verify_selected
-        from mistudio_ops.operations.backup.workplace import Workplace
         from mistudio_ops.presentation.backup_verify import verify_result
 
         if every and ids:
             raise UsageError("--all and ids say different things", hint="leave one of them out")
-        workplace = Workplace(invocation.environment(), invocation.reporter, invocation.environ)
+        workplace = invocation.workplace()
         outcomes = verify_selected(workplace, ids or (), level.value, every=every, lock_wait=lock_wait)
         if len(outcomes) == 1 and outcomes[0].error is not None:
             raise outcomes[0].error

@@ -389,22 +389,6 @@ def test_terminated_in_the_middle(database_url: str, tmp_path: Path, name: signa
     nothing_left(workplace)
 
 
-def test_killed_at_every_point(database_url: str, tmp_path: Path) -> None:
-    """SIGKILL before each act on the file system and each program: only whole backups are ever seen."""
-    fill(database_url, 2000)
-    write_checkpoint(tmp_path / "data", "tr_a", 1, b"weights" * 1000)
-    argv = [sys.executable, "-m", "tests.support.kill_points", database_url, str(tmp_path)]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=110, check=False, cwd=Path(__file__).parents[3])
-    assert done.returncode == 0, done.stderr[-3000:]
-    outcome = json.loads(done.stdout)
-    assert outcome["kills"] > 15
-    assert all(good and problem is None for seen in outcome["seen"] for _, good, problem in seen)
-    workplace = workplace_of(database_url, tmp_path)
-    assert workplace.directory.all()[-1].good
-    assert not list(workplace.directory.root.glob(".*"))
-    assert not list(workplace.directory.root.glob("objects/*/.partial*"))
-
-
 def test_leftovers_of_a_killed_run_are_removed_and_named(database_url: str, tmp_path: Path) -> None:
     workplace = workplace_of(database_url, tmp_path)
     workplace.directory.prepare()

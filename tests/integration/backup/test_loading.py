@@ -65,7 +65,7 @@ def test_every_row_comes_back(workplace: Workplace, target: Target, jobs: int) -
         row = connection.execute("SELECT reltuples FROM pg_class WHERE relname = 'trainings'").fetchone()
         assert row == (2,), "statistics were gathered"
     steps = [title for title, word in workplace.reporter.steps if word == "ok"]  # type: ignore[attr-defined]
-    assert steps == [*(["Unpack the backup"] if jobs > 1 else []), "Load the database", "Gather statistics"]
+    assert steps == [*(["unpack the backup"] if jobs > 1 else []), "load the database", "gather statistics"]
 
 
 def test_an_owner_without_rights_gets_everything(workplace: Workplace, plain_owner: DatabaseAccess) -> None:

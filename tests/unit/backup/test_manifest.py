@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mistudio_ops.domain.backup import CheckpointFacts, Manifest, ManifestError, Marks, StoredBackup, Verification
-from tests.unit.backup.samples import NOON, manifest
+from mistudio_ops.domain.backup import CheckpointFacts, Manifest, ManifestError, Marks, StoredBackup, TableRows, Verification
+from tests.support.backups import NOON, manifest
 
 SOUND = replace(manifest(7), checkpoints=CheckpointFacts(2, 300, 1, 150, ("tr_1/step-0000000100",))).render()
 
@@ -22,7 +22,12 @@ def test_it_reads_back_as_it_was() -> None:
 
 
 def test_partitions_are_counted_with_their_parent() -> None:
-    assert manifest().rows_by_table() == {"trainings": 3, "training_metrics": 150}
+    tables = (
+        TableRows("public", "trainings", 3),
+        TableRows("public", "training_metrics_y2026m10", 100, "training_metrics"),
+        TableRows("public", "training_metrics_y2026m11", 50, "training_metrics"),
+    )
+    assert replace(manifest(1), tables=tables).rows_by_table() == {"trainings": 3, "training_metrics": 150}
 
 
 def test_every_flipped_bit_is_found() -> None:
@@ -47,7 +52,7 @@ def test_every_insertion_is_found(position: int, extra: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("sequence", 8), ("environment", "other"), ("kind", "scheduled"), ("created", "2027-01-01T00:00:00+00:00"),
+    [("sequence", 8), ("environment", "other"), ("kind", "manual"), ("created", "2027-01-01T00:00:00+00:00"),
      ("tables", []), ("tables", 5), ("files", [{"name": "x"}]), ("format", 2), ("kind", "odd"),
      ("created", "2026-11-23T12:00:00")],
 )  # fmt: skip
@@ -70,8 +75,8 @@ def test_a_failure_makes_it_bad_until_it_is_proven_again() -> None:
     assert marks.verified("restore") is None
     later = NOON + timedelta(hours=1)
     failed = marks.with_verification(Verification("hash", later, ok=False, reason="a bit"))
-    assert StoredBackup("x", manifest(), marks).good
-    assert not StoredBackup("x", manifest(), failed).good
+    assert StoredBackup("x", manifest(1), marks).good
+    assert not StoredBackup("x", manifest(1), failed).good
     assert failed.with_verification(Verification("restore", later, ok=True)).failure is None
 
 

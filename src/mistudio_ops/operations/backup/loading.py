@@ -83,7 +83,7 @@ def load(
     if finished.returncode != 0:
         raise _failure(job, finished)
     if analyze:
-        with workplace.reporter.step("Gather statistics"), access.session(dbname) as connection:
+        with workplace.reporter.step("gather statistics"), access.session(dbname) as connection:
             connection.execute("ANALYZE")
 
 
@@ -168,7 +168,7 @@ class _Job:
 
 
 def _load_stream(job: _Job, arguments: list[str]) -> Finished:
-    with job.workplace.reporter.step("Load the database", total=_plain_size(job.manifest)) as step:
+    with job.workplace.reporter.step("load the database", total=_plain_size(job.manifest)) as step:
         return job.run(arguments, step, feed=partial(job.read, step))
 
 
@@ -179,7 +179,7 @@ def _load_parallel(job: _Job, arguments: list[str], jobs: int) -> Finished | Non
     try:
         with (
             _unpacked(job, folders) as descriptor,
-            reporter.step("Load the database", total=len(job.manifest.tables)) as step,
+            reporter.step("load the database", total=len(job.manifest.tables)) as step,
         ):
             parallel = [*arguments, "--jobs", str(jobs), f"/proc/self/fd/{descriptor}"]
             return job.run(parallel, step, descriptor=descriptor, advance=True)
@@ -192,7 +192,7 @@ def _load_parallel(job: _Job, arguments: list[str], jobs: int) -> Finished | Non
 def _unpacked(job: _Job, folders: tuple[Path, ...]) -> Iterator[int]:
     size = _plain_size(job.manifest)
     with anonymous_file(folders, size) as file:
-        with job.workplace.reporter.step("Unpack the backup", total=size) as step:
+        with job.workplace.reporter.step("unpack the backup", total=size) as step:
             file.fill(partial(job.read, step))
         yield file.descriptor
 

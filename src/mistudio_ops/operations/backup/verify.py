@@ -85,7 +85,7 @@ def verify_locked(workplace: Workplace, stored: StoredBackup, level: Level) -> V
     reached: Level = "hash"
     try:
         for reached in LEVELS[: LEVELS.index(level) + 1]:
-            with workplace.reporter.step(f"Verify {stored.id}: {_TITLES[reached]}"):
+            with workplace.reporter.step(f"verify {stored.id}: {_TITLES[reached]}"):
                 _PROOFS[reached](workplace, stored)
     except VerificationError as error:
         failed = error.message

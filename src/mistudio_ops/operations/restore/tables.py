@@ -187,7 +187,7 @@ def _bring(
         if made is not None:
             make_tables(live, made)
         for choice, form in sources:
-            with place.workplace.reporter.step(f"Bring back {form.name}") as step:
+            with place.workplace.reporter.step(f"bring back {form.name}") as step:
                 outcomes.append(_bring_table(live, scratch, choice, form, replace, recreated=form in missing))
                 step.detail(f"{outcomes[-1].restored} rows restored, {outcomes[-1].replaced} replaced")
         if made is not None:
