@@ -10,7 +10,13 @@ from mistudio_ops.drivers import databases
 from mistudio_ops.drivers.journal import Journal
 from mistudio_ops.errors import NothingFoundError, PreconditionError
 from mistudio_ops.operations.backup.workplace import Workplace
-from mistudio_ops.operations.restore.interrupted import VERB, InterruptedRestoreError, cut_restore, refuse_leftovers
+from mistudio_ops.operations.restore.interrupted import (
+    VERB,
+    InterruptedRestoreError,
+    cut_restore,
+    end_statements,
+    refuse_leftovers,
+)
 from mistudio_ops.operations.restore.kept import measured
 from mistudio_ops.operations.restore.lab import Lab
 from mistudio_ops.operations.restore.restore import Options, Place, finished, opened, work_of
@@ -36,6 +42,8 @@ def abort(
     name, live = workplace.environment.name, place.access.name
     with place.locked(options.lock_wait), place.journal() as journal:
         cut = cut_restore(journal)
+        if cut is not None:
+            end_statements(place.access, cut.plan.incoming)
         left = tuple(one.name for one in databases.list_ours(place.access, "restore"))
         if cut is None and not left:
             raise NothingFoundError("no restore was cut off", hint="mistudio-ops restore status")

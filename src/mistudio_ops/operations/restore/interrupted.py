@@ -1,5 +1,8 @@
 """Restores that were cut off, and databases that restores left behind."""
 
+import time
+from collections.abc import Callable
+
 from mistudio_ops.domain.environment import Environment
 from mistudio_ops.domain.restore_plan import Cut, RestorePlan
 from mistudio_ops.drivers import databases
@@ -8,6 +11,11 @@ from mistudio_ops.drivers.journal import Journal
 from mistudio_ops.errors import PreconditionError
 
 VERB = "restore"
+_END = """
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+WHERE pid <> pg_backend_pid() AND application_name = 'mistudio-ops' AND state = 'active' AND strpos(query, %s) > 0
+"""
+_POLLS, _POLL_SECONDS = 100, 0.05
 
 
 class InterruptedRestoreError(PreconditionError):
@@ -55,3 +63,16 @@ def refuse_leftovers(journal: Journal, access: DatabaseAccess) -> None:
             f"the database {', '.join(left)} is left of a restore that nobody knows any more",
             hint="mistudio-ops restore --abort drops it",
         )
+
+
+def end_statements(access: DatabaseAccess, name: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    """End what a command that was killed still does to the database ``name``, and wait until it has ended.
+
+    The server notices a client's end only when it answers: a CREATE DATABASE would appear after we have looked.
+    """
+    with access.admin_session() as connection:
+        for _ in range(_POLLS):
+            row = connection.execute(_END, (name,)).fetchone()
+            if row is None or not row[0]:
+                return
+            sleep(_POLL_SECONDS)

@@ -16,7 +16,7 @@ from mistudio_ops.engines.state_files import marker
 from mistudio_ops.errors import NothingFoundError, PreconditionError, UsageError, VerificationError
 from mistudio_ops.operations.backup.workplace import Workplace
 from mistudio_ops.operations.restore.facts import Found, gather
-from mistudio_ops.operations.restore.interrupted import VERB, cut_restore, refuse_leftovers
+from mistudio_ops.operations.restore.interrupted import VERB, cut_restore, end_statements, refuse_leftovers
 from mistudio_ops.operations.restore.kept import kept_database
 from mistudio_ops.operations.restore.lab import HEALTH_SECONDS, Lab, deployed_lab
 from mistudio_ops.operations.restore.result import RestoreResult
@@ -116,6 +116,7 @@ def resume(
         cut = cut_restore(journal)
         if cut is None:
             raise NothingFoundError("no restore was cut off", hint="mistudio-ops restore status")
+        end_statements(place.access, cut.plan.incoming)
         names = databases.databases(place.access)
         at = phase(cut.plan, names, cut.begun_steps)
         steps = remaining(cut.plan, at, cut.done, has_copy=cut.plan.incoming in names)
