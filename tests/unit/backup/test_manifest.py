@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mistudio_ops.domain.backup import CheckpointFacts, Manifest, ManifestError, Marks, StoredBackup, TableRows, Verification
+from mistudio_ops.domain.backup import (
+    CheckpointFacts,
+    Manifest,
+    ManifestError,
+    Marks,
+    StoredBackup,
+    TableRows,
+    Verification,
+)
 from tests.support.backups import NOON, manifest
 
 SOUND = replace(manifest(7), checkpoints=CheckpointFacts(2, 300, 1, 150, ("tr_1/step-0000000100",))).render()
