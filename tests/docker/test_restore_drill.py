@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-import docker
 import psycopg
 import pytest
 
+import docker
 from tests.support.docker_engine import Image, PostgresContainer
 from tests.support.restore_drill import drill
 from tests.support.studio import deployed_studio
