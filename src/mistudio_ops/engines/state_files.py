@@ -8,6 +8,8 @@ from mistudio_ops.errors import PreconditionError
 
 #: What marks a folder as an environment's state directory; without it ``down --purge`` removes nothing.
 MARKER = "mistudio-environment.json"
+#: What ``restore --to-time`` keeps of the cluster from before, and what a kill leaves of one being recovered.
+KEPT_CLUSTER, PARTIAL_CLUSTER = "postgres.before-", "postgres.to-time-partial-"
 #: supervisord binds to this name with its process id appended, and renames; PostgreSQL to ".s.PGSQL.NNNNN".
 _LONGEST_SOCKET = "run/supervisor.sock.4194304"
 _POSTGRES_SOCKET = "run/postgres/.s.PGSQL.65535"
@@ -83,7 +85,7 @@ def is_ours(entry: str, environment: str) -> bool:
     """Return True for a name that we make in a state directory, also half-written when a deploy was killed."""
     known = known_entries(environment)
     half_written = any(entry.startswith(f".{name}.") for name in known) and entry.endswith(".partial")
-    return entry in known or half_written
+    return entry in known or half_written or entry.startswith((KEPT_CLUSTER, PARTIAL_CLUSTER))
 
 
 def check_state_dir(paths: EnvironmentPaths) -> None:

@@ -125,7 +125,11 @@ def _done_blocks(result: RestoreResult) -> list[Block]:
 
 
 def _databases(found: tuple[KeptDatabase, ...]) -> Table:
-    meaning = {"before": "from before a restore", "restore": "left of a restore"}
+    meaning = {
+        "before": "from before a restore",
+        "restore": "left of a restore",
+        "cluster": "from before a restore to a moment",
+    }
     rows = [(one.name, meaning.get(one.purpose, one.purpose), _size(one.bytes)) for one in found]
     return Table(("database", "what it is", "size"), rows, right=frozenset({"size"}))
 

@@ -13,6 +13,7 @@ from sqlalchemy import make_url
 from mistudio_ops.domain.restore_plan import Loss
 from mistudio_ops.drivers import databases
 from mistudio_ops.drivers.lock import exclusive
+from mistudio_ops.engines.state_files import is_ours
 from mistudio_ops.errors import LockedError, NothingFoundError, OpsError, PreconditionError, VerificationError
 from mistudio_ops.operations.backup.create import create
 from mistudio_ops.operations.restore.afterwards import abort, finalize, status, undo
@@ -289,6 +290,18 @@ def test_undo_without_a_journal_takes_the_only_one(lab: Restorable) -> None:
 def test_undo_with_nothing_to_undo(lab: Restorable) -> None:
     with pytest.raises(NothingFoundError, match="no database from before"):
         undo(lab.workplace, lab=lab.lab)
+
+
+def test_finalize_removes_clusters_that_were_kept_too(lab: Restorable) -> None:
+    folder = lab.workplace.environment.state_dir / "postgres.before-1a2b3c4d"
+    (folder / "base").mkdir(parents=True)
+    (folder / "base" / "1").write_bytes(b"x" * 5000)
+    assert [(one.name, one.bytes) for one in status(lab.workplace, lab=lab.lab).others] == [(folder.name, 5000)]
+    assert is_ours(folder.name, "local"), "a purge knows it"
+    assert finalize(lab.workplace, lab=lab.lab).bytes == 5000
+    assert not folder.exists()
+    with pytest.raises(NothingFoundError):
+        finalize(lab.workplace, lab=lab.lab)
 
 
 def test_finalize_drops_what_was_kept(lab: Restorable) -> None:

@@ -17,7 +17,7 @@ from mistudio_ops.operations.restore.interrupted import (
     end_statements,
     refuse_leftovers,
 )
-from mistudio_ops.operations.restore.kept import measured
+from mistudio_ops.operations.restore.kept import kept_clusters, measured, remove_cluster
 from mistudio_ops.operations.restore.lab import Lab
 from mistudio_ops.operations.restore.restore import Options, Place, finished, opened, work_of
 from mistudio_ops.operations.restore.result import AbortResult, FinalizeResult, RestoreResult, RestoreStatus
@@ -92,7 +92,7 @@ def finalize(
     *,
     lab: Lab | None = None,
 ) -> FinalizeResult:
-    """Drop the databases from before restores.
+    """Drop the databases from before restores, and remove the clusters from before restores to a moment.
 
     Raises:
         NothingFoundError: there is none.
@@ -102,12 +102,16 @@ def finalize(
     with place.locked(options.lock_wait), place.journal() as journal:
         _refuse_cut(journal)
         doomed = measured(place.access, databases.list_ours(place.access, "before"))
-        if not doomed:
+        clusters = kept_clusters(workplace.environment)
+        if not doomed and not clusters:
             raise NothingFoundError("no database from before a restore is kept", hint="mistudio-ops restore status")
         for one in doomed:
             with workplace.reporter.step(f"drop {one.name}"):
                 databases.drop_database(place.access, one.name)
-    return FinalizeResult(workplace.environment.name, doomed)
+        for cluster in clusters:
+            with workplace.reporter.step(f"remove {cluster.name}"):
+                remove_cluster(workplace.environment, cluster)
+    return FinalizeResult(workplace.environment.name, (*doomed, *clusters))
 
 
 def status(workplace: Workplace, *, lab: Lab | None = None) -> RestoreStatus:
@@ -117,7 +121,10 @@ def status(workplace: Workplace, *, lab: Lab | None = None) -> RestoreStatus:
     with place.journal() as journal:
         cut = cut_restore(journal)
     names = databases.databases(access)
-    others = measured(access, databases.list_ours(access, "restore", "before"))
+    others = (
+        *measured(access, databases.list_ours(access, "restore", "before")),
+        *kept_clusters(workplace.environment),
+    )
     if cut is None:
         return RestoreStatus(workplace.environment.name, access.name, access.name in names, others=others)
     swapped = phase(cut.plan, names, cut.begun_steps) == "after"

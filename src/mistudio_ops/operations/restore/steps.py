@@ -158,7 +158,7 @@ def _swap(work: Work) -> str:
     hold_maintenance(work)
     plan = work.plan
     let_maintenance(work)
-    databases.swap(work.access, current=plan.database, incoming=plan.incoming, aside=plan.aside)
+    work.warnings += databases.swap(work.access, current=plan.database, incoming=plan.incoming, aside=plan.aside)
     return f"the old one is kept as {plan.aside}" if databases.exists(work.access, plan.aside) else ""
 
 

@@ -30,6 +30,7 @@ from mistudio_ops.drivers.wal_archive import announce_timeline, archive_until_no
 from mistudio_ops.engines import postgres
 from mistudio_ops.engines.host import Host, inspect_host
 from mistudio_ops.engines.process import ProcessEngine
+from mistudio_ops.engines.state_files import KEPT_CLUSTER, PARTIAL_CLUSTER
 from mistudio_ops.errors import OpsError, PreconditionError, UsageError
 from mistudio_ops.operations.backup.workplace import Workplace
 from mistudio_ops.operations.restore.lab import HEALTH_SECONDS, Lab, deployed_lab
@@ -40,7 +41,6 @@ UNIT = "postgres"
 RECOVERY_SECONDS = 24 * 3600.0
 START_SECONDS = 60.0
 ARCHIVE_SECONDS = 120.0
-_PARTIAL, _BEFORE = "to-time-partial-", "before-"
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _SIZE_FACTOR = 1.1
 
@@ -102,7 +102,7 @@ def restore_to_time(workplace: Workplace, when: datetime, lab: Lab, host: Host, 
         folder, tables = _recover(workplace, archive, host, known, when, timeline)
         announce_timeline(folder, host.account.own)
         kept = _take_its_place(workplace, lab, known, folder)
-    workplace.reporter.note(f"the database from before is kept in {kept}; remove that folder when all is well")
+    workplace.reporter.note(f"the database from before is kept in {kept}; mistudio-ops restore finalize removes it")
     return WentBack(environment.name, when, tables, kept)
 
 
@@ -195,7 +195,7 @@ def _recover(
     workplace: Workplace, archive: PgBackRest, host: Host, known: SecretValues, when: datetime, timeline: int | None
 ) -> tuple[Path, tuple[TableRows, ...]]:
     environment = workplace.environment
-    folder = environment.paths.postgres.with_name(f"{UNIT}.{_PARTIAL}{secrets.token_hex(4)}")
+    folder = environment.paths.postgres.with_name(f"{PARTIAL_CLUSTER}{secrets.token_hex(4)}")
     folder.mkdir(mode=0o700)
     host.account.own(folder)
     try:
@@ -228,7 +228,7 @@ def _take_its_place(workplace: Workplace, lab: Lab, known: SecretValues, folder:
     The folder gets the name under which the old cluster will be kept before they are exchanged: whatever happens, no
     folder of that name is ever removed by itself.
     """
-    places = _Places(workplace.environment.paths.postgres, folder.with_name(f"{UNIT}.{_BEFORE}{secrets.token_hex(4)}"))
+    places = _Places(workplace.environment.paths.postgres, folder.with_name(f"{KEPT_CLUSTER}{secrets.token_hex(4)}"))
     folder.rename(places.other)
     writers = lab.writers()
     try:
@@ -286,5 +286,5 @@ def _require_health(lab: Lab) -> None:
 
 def _remove_partial(environment: Environment) -> None:
     """Remove what a killed run left while it recovered; a folder that may hold the old database has another name."""
-    for left in environment.state_dir.glob(f"{UNIT}.{_PARTIAL}*"):
+    for left in environment.state_dir.glob(f"{PARTIAL_CLUSTER}*"):
         shutil.rmtree(left, ignore_errors=True)
