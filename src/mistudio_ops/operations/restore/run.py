@@ -59,7 +59,7 @@ class Run:
                 self._go_back_after(error)
             except RestoreFailedError:
                 raise
-            except OpsError as second:  # it stays unended in the journal: --resume and --abort know what to do
+            except Exception as second:  # noqa: BLE001 - unended in the journal, --resume and --abort know what to do
                 raise _not_taken_back(error, second) from error
             raise
         finally:
@@ -90,9 +90,10 @@ class Run:
             self.reporter.note("the live database was not touched; the lab runs on it")
 
 
-def _not_taken_back(error: BaseException, second: OpsError) -> InterruptedRestoreError:
+def _not_taken_back(error: BaseException, second: Exception) -> InterruptedRestoreError:
+    why = (str(second).strip() or type(second).__name__).splitlines()[0]
     return InterruptedRestoreError(
-        f"{error or type(error).__name__}; and it could not be taken back: {second.message}",
+        f"{str(error) or type(error).__name__}; and it could not be taken back: {why}",
         hint="mistudio-ops deploy starts what is down; then mistudio-ops restore --abort, or restore --resume",
     )
 
