@@ -33,3 +33,9 @@ def test_no_kill_leaves_a_bad_backup_that_is_listed(database_url: str, tmp_path:
     assert seen["wrong"] == []
     assert seen["backups"] >= 1
     assert seen["actions"] > 5
+
+
+def test_a_disk_that_is_full_at_any_byte_leaves_nothing(database_url: str, tmp_path: Path) -> None:
+    seen = run("full_disk_backup", database_url, str(tmp_path), "900")
+    assert seen["wrong"] == []
+    assert seen["failed"] == seen["tried"] - 1 > 5
