@@ -16,7 +16,7 @@ from mistudio_ops.domain.backup_settings import BackupSettings
 from mistudio_ops.drivers import docker_cli, throwaway_tools
 from mistudio_ops.drivers.container_tools import find_in_container
 from mistudio_ops.drivers.database_access import DatabaseAccess, Login
-from mistudio_ops.drivers.pg_tools import PgTools, find_tools
+from mistudio_ops.drivers.pg_tools import PgTools, Streams, find_tools
 from mistudio_ops.drivers.throwaway_tools import LABEL, ThrowawayTools, find_throwaway, remove_left
 from mistudio_ops.errors import PreconditionError
 from tests.docker.conftest import database_with_rows
@@ -47,7 +47,7 @@ def find(container: PostgresContainer, major: int | None = None) -> PgTools:
 def dump(tools: PgTools, container: PostgresContainer, database: str) -> bytes:
     process = tools.start(
         "pg_dump", ["-Fc", "-Z0"], login_of(container), database, application=APPLICATION,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        streams=Streams(stdout=subprocess.PIPE, stderr=subprocess.PIPE),
     )  # fmt: skip
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
@@ -57,7 +57,7 @@ def dump(tools: PgTools, container: PostgresContainer, database: str) -> bytes:
 def restore(tools: PgTools, container: PostgresContainer, database: str, content: bytes) -> None:
     process = tools.start(
         "pg_restore", ["--no-owner", "--exit-on-error", "-d", database], login_of(container), database,
-        application=APPLICATION, stdin=subprocess.PIPE, stderr=subprocess.PIPE,
+        application=APPLICATION, streams=Streams(stdin=subprocess.PIPE, stderr=subprocess.PIPE),
     )  # fmt: skip
     _, errors = process.communicate(content, timeout=60)
     assert process.returncode == 0, errors
@@ -147,7 +147,7 @@ def test_no_password_in_any_command_line(shared_postgres: PostgresContainer, man
     )
     process = tools.start(
         "pg_dump", ["-Fc", "-Z0"], login_of(shared_postgres), many_rows, application=APPLICATION,
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        streams=Streams(stdout=subprocess.PIPE, stderr=subprocess.DEVNULL),
     )  # fmt: skip
     try:
         assert process.stdout is not None
@@ -168,7 +168,7 @@ def test_a_killed_command_leaves_its_program_and_the_next_run_ends_it(
     """What the kill leaves is shown too: were it nothing, nobody would have to end sessions."""
     process = find(shared_postgres).start(
         "psql", ["-c", "SELECT pg_sleep(60) FROM numbers LIMIT 1"], login_of(shared_postgres), many_rows,
-        application=APPLICATION, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        application=APPLICATION, streams=Streams(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL),
     )  # fmt: skip
     until(lambda: sessions(shared_postgres, many_rows) == 1)
     process.kill()
@@ -188,7 +188,7 @@ def test_a_killed_run_leaves_a_container_that_the_next_removes(
     tools = ThrowawayTools(image.tag, image.version)
     process = tools.start(
         "psql", ["-c", "SELECT pg_sleep(60)"], login_of(shared_postgres), many_rows, application=APPLICATION,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        streams=Streams(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL),
     )  # fmt: skip
     until(lambda: sessions(shared_postgres, many_rows) == 1)
     process.kill()
@@ -211,7 +211,7 @@ def test_a_container_stopped_in_the_middle_fails_the_dump(own_postgres: Postgres
     for name in database_with_rows(own_postgres, MANY_ROWS):
         process = find(own_postgres).start(
             "pg_dump", ["-Fc", "-Z0"], login_of(own_postgres), name, application=APPLICATION,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            streams=Streams(stdout=subprocess.PIPE, stderr=subprocess.PIPE),
         )  # fmt: skip
         assert process.stdout is not None
         assert process.stdout.read(5) == b"PGDMP"
@@ -232,7 +232,7 @@ def test_a_restore_whose_input_is_cut_fails(shared_postgres: PostgresContainer, 
     content = dump(tools, shared_postgres, rows)
     process = tools.start(
         "pg_restore", ["--exit-on-error", "-d", rows, "--clean"], login_of(shared_postgres), rows,
-        application=APPLICATION, stdin=subprocess.PIPE, stderr=subprocess.PIPE,
+        application=APPLICATION, streams=Streams(stdin=subprocess.PIPE, stderr=subprocess.PIPE),
     )  # fmt: skip
     _, errors = process.communicate(content[: len(content) // 2], timeout=30)
     assert process.returncode != 0
@@ -242,7 +242,7 @@ def test_a_restore_whose_input_is_cut_fails(shared_postgres: PostgresContainer, 
 def test_a_program_that_fails_gives_its_exit_code_and_words(shared_postgres: PostgresContainer, rows: str) -> None:
     process = find(shared_postgres).start(
         "pg_dump", ["-t", "no_such_table"], login_of(shared_postgres), rows, application=APPLICATION,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        streams=Streams(stdout=subprocess.PIPE, stderr=subprocess.PIPE),
     )  # fmt: skip
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 1
@@ -253,7 +253,7 @@ def test_a_command_that_is_told_to_end_did_not_succeed(shared_postgres: Postgres
     """``docker exec`` itself would say 0, and half a dump would pass for a whole one."""
     process = find(shared_postgres).start(
         "psql", ["-c", "SELECT pg_sleep(60)"], login_of(shared_postgres), many_rows, application=APPLICATION,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        streams=Streams(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL),
     )  # fmt: skip
     until(lambda: sessions(shared_postgres, many_rows) == 1)
     os.killpg(process.pid, signal.SIGTERM)
@@ -265,7 +265,7 @@ def test_a_command_that_is_told_to_end_did_not_succeed(shared_postgres: Postgres
 def test_open_files_are_refused(shared_postgres: PostgresContainer) -> None:
     with pytest.raises(ValueError, match="open files"):
         find(shared_postgres).start(
-            "pg_restore", [], login_of(shared_postgres), "lab", application=APPLICATION, pass_fds=(3,)
+            "pg_restore", [], login_of(shared_postgres), "lab", application=APPLICATION, streams=Streams(files=(3,))
         )
 
 

@@ -15,7 +15,7 @@ from mistudio_ops.drivers import catalog
 from mistudio_ops.drivers.archive_file import file_suffix, write_archive, write_plain
 from mistudio_ops.drivers.database_access import DatabaseAccess
 from mistudio_ops.drivers.encryption import KEY_FILE
-from mistudio_ops.drivers.pg_tools import PgTools, find_tools
+from mistudio_ops.drivers.pg_tools import PgTools, Streams, find_tools
 from mistudio_ops.operations.backup.workplace import Workplace
 from mistudio_ops.presentation.recording import RecordingReporter
 
@@ -109,7 +109,7 @@ class _Dump:
     def __init__(self, access: DatabaseAccess) -> None:
         arguments = ["-Fc", "-Z0", "--no-password"]
         self._process = tools_for(access).start(
-            "pg_dump", arguments, access.owner, access.name, application="test", stdout=subprocess.PIPE
+            "pg_dump", arguments, access.owner, access.name, application="test", streams=Streams(stdout=subprocess.PIPE)
         )
 
     def readinto(self, buffer: Any, /) -> int:

@@ -140,9 +140,9 @@ def _size(good: Sequence[StoredBackup]) -> Finding | None:
         return None
     earlier = sizes[:-1][-COMPARED:]
     if len(earlier) < COMPARABLE:
-        return Finding.good(f"{_bytes(sizes[-1])}; too few earlier ones to compare with")
+        return Finding.good(f"the dump has {_bytes(sizes[-1])}; too few earlier ones to compare with")
     usual = median(earlier)
-    text = f"{_bytes(sizes[-1])}, where {_bytes(usual)} is usual"
+    text = f"the dump has {_bytes(sizes[-1])}, where {_bytes(usual)} is usual"
     if sizes[-1] < SMALLEST_PART * usual:
         return Finding.bad(
             f"the newest good one has {text}: under half",

@@ -11,13 +11,13 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import IO, Any
+from typing import Any
 
 from mistudio_ops.domain.backup_settings import BackupSettings
 from mistudio_ops.drivers import docker_cli
 from mistudio_ops.drivers.database_access import DatabaseAccess, Login
 from mistudio_ops.drivers.docker_cli import DockerCommandError
-from mistudio_ops.drivers.pg_tools import start_process
+from mistudio_ops.drivers.pg_tools import NO_STREAMS, Streams, start_process
 from mistudio_ops.errors import PreconditionError
 
 POSTGRES_PORT = 5432
@@ -53,21 +53,16 @@ class ContainerTools:
         dbname: str,
         *,
         application: str,
-        stdin: int | IO[bytes] | None = None,
-        stdout: int | IO[bytes] | None = None,
-        stderr: int | IO[bytes] | None = None,
-        pass_fds: Sequence[int] = (),
+        streams: Streams = NO_STREAMS,
     ) -> "subprocess.Popen[bytes]":
         """Start it in there. Every value goes through the environment: an argument could be read by everybody."""
-        refuse_files(pass_fds)
+        refuse_files(streams.files)
         variables = container_variables(login, "127.0.0.1", self.port, dbname, application)
         argv = [
             docker_cli.program(), "exec", "-i", *by_name(variables), self.container, "sh", "-c", _SAY, "sh",
             str(self.folder / program) if self.folder else program, *arguments,
         ]  # fmt: skip
-        return start_process(
-            argv, docker_cli.cli_environment() | variables, stdin=stdin, stdout=stdout, stderr=stderr, popen=_Exec
-        )
+        return start_process(argv, docker_cli.cli_environment() | variables, streams, popen=_Exec)
 
 
 class _Exec(subprocess.Popen[bytes]):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from mistudio_ops.drivers.archive_file import Sink
 from mistudio_ops.drivers.database_access import Login
-from mistudio_ops.drivers.pg_tools import PgTools
+from mistudio_ops.drivers.pg_tools import PgTools, Streams
 
 #: With --verbose: each is said once for each table whose rows the archive holds, when they are begun.
 _TABLE = re.compile(rb'pg_restore: processing data for table "(.+)"')
@@ -63,9 +63,10 @@ def run_pg_restore(
     Raises:
         BaseException: what ``feed`` raises, other than the broken pipe of a pg_restore that ended early.
     """
+    streams = Streams(subprocess.PIPE if feed else None, subprocess.DEVNULL, subprocess.PIPE, tuple(pass_fds))
     process = tools.start(
         "pg_restore", ["--verbose", "--no-password", *arguments], login, dbname, application=APPLICATION,
-        stdin=subprocess.PIPE if feed else None, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, pass_fds=pass_fds,
+        streams=streams,
     )  # fmt: skip
     said = _Said(listener or Listener())
     reader = threading.Thread(target=said.read, args=(process,), daemon=True)

@@ -24,6 +24,19 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 _CLEAN = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
 
 
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """What a program reads and writes; ``files`` are descriptors that it is to have open as well."""
+
+    stdin: int | IO[bytes] | None = None
+    stdout: int | IO[bytes] | None = None
+    stderr: int | IO[bytes] | None = None
+    files: tuple[int, ...] = ()
+
+
+NO_STREAMS = Streams()
+
+
 class PgTools(Protocol):
     """The client programs of one major version, wherever they run.
 
@@ -50,10 +63,7 @@ class PgTools(Protocol):
         dbname: str,
         *,
         application: str,
-        stdin: int | IO[bytes] | None = None,
-        stdout: int | IO[bytes] | None = None,
-        stderr: int | IO[bytes] | None = None,
-        pass_fds: Sequence[int] = (),
+        streams: Streams = NO_STREAMS,
     ) -> "subprocess.Popen[bytes]":
         """Start ``program`` in a process group of its own; it dies with us. Passwords go through its environment."""
 
@@ -79,17 +89,14 @@ class HostTools:
         dbname: str,
         *,
         application: str,
-        stdin: int | IO[bytes] | None = None,
-        stdout: int | IO[bytes] | None = None,
-        stderr: int | IO[bytes] | None = None,
-        pass_fds: Sequence[int] = (),
+        streams: Streams = NO_STREAMS,
     ) -> "subprocess.Popen[bytes]":
         """Start it here."""
         return start_process(
             [str(self.folder / program), *arguments],
             _CLEAN | login.variables(dbname, application),
-            stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=pass_fds,
-        )  # fmt: skip
+            streams,
+        )
 
 
 #: Looks in one place; returns the programs, or what was found there instead, for the error's text.
@@ -135,11 +142,8 @@ def _finders() -> tuple[Finder, ...]:
 def start_process(
     argv: Sequence[str],
     environment: Mapping[str, str],
+    streams: Streams = NO_STREAMS,
     *,
-    stdin: int | IO[bytes] | None = None,
-    stdout: int | IO[bytes] | None = None,
-    stderr: int | IO[bytes] | None = None,
-    pass_fds: Sequence[int] = (),
     popen: "type[subprocess.Popen[bytes]]" = subprocess.Popen,
 ) -> "subprocess.Popen[bytes]":
     """Start a program that the kernel kills when the thread that started it ends: keep that thread."""
@@ -151,9 +155,9 @@ def start_process(
             os._exit(1)
 
     return popen(
-        list(argv), env=dict(environment), stdin=subprocess.DEVNULL if stdin is None else stdin, stdout=stdout,
-        stderr=stderr, pass_fds=tuple(pass_fds), start_new_session=True, preexec_fn=die_with_parent,
-        pipesize=1 << 20, cwd="/",
+        list(argv), env=dict(environment), stdin=subprocess.DEVNULL if streams.stdin is None else streams.stdin,
+        stdout=streams.stdout, stderr=streams.stderr, pass_fds=streams.files, start_new_session=True,
+        preexec_fn=die_with_parent, pipesize=1 << 20, cwd="/",
     )  # fmt: skip
 
 

@@ -11,14 +11,13 @@ import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 from mistudio_ops.domain.backup_settings import BackupSettings
 from mistudio_ops.drivers import docker_cli
 from mistudio_ops.drivers.container_tools import by_name, container_variables, refuse_files
 from mistudio_ops.drivers.database_access import DatabaseAccess, Login
 from mistudio_ops.drivers.docker_cli import DockerCommandError
-from mistudio_ops.drivers.pg_tools import start_process
+from mistudio_ops.drivers.pg_tools import NO_STREAMS, Streams, start_process
 from mistudio_ops.errors import PreconditionError
 
 #: Our containers carry it; its value says which process of which boot they were started by.
@@ -47,20 +46,17 @@ class ThrowawayTools:
         dbname: str,
         *,
         application: str,
-        stdin: int | IO[bytes] | None = None,
-        stdout: int | IO[bytes] | None = None,
-        stderr: int | IO[bytes] | None = None,
-        pass_fds: Sequence[int] = (),
+        streams: Streams = NO_STREAMS,
     ) -> "subprocess.Popen[bytes]":
         """Start it in a container of its own."""
-        refuse_files(pass_fds)
+        refuse_files(streams.files)
         variables = container_variables(login, login.host, login.port, dbname, application)
         argv = [
             docker_cli.program(), "run", "--rm", "-i", "--network", "host", "--pull", "never",
             "--name", f"mistudio-tools-{secrets.token_hex(4)}", "--label", f"{LABEL}={_ourselves()}",
             *by_name(variables), "--entrypoint", program, self.image, *arguments,
         ]  # fmt: skip
-        return start_process(argv, docker_cli.cli_environment() | variables, stdin=stdin, stdout=stdout, stderr=stderr)
+        return start_process(argv, docker_cli.cli_environment() | variables, streams)
 
 
 def find_throwaway(server_major: int, _access: DatabaseAccess, settings: BackupSettings) -> ThrowawayTools | str:

@@ -16,7 +16,7 @@ from sqlalchemy import make_url
 
 from mistudio_ops.drivers import database_access
 from mistudio_ops.drivers.catalog import server_major
-from mistudio_ops.drivers.pg_tools import find_tools
+from mistudio_ops.drivers.pg_tools import Streams, find_tools
 from mistudio_ops.drivers.snapshot import DUMP, SESSION, maintenance_session
 from mistudio_ops.errors import LockedError
 from mistudio_ops.operations.backup.create import create
@@ -197,7 +197,7 @@ async def test_partitions_are_made_while_pg_dump_runs(workplace: Workplace, data
         tools = find_tools(server_major(session), access, workplace.environment.backup)
     process = tools.start(
         "pg_dump", ["-Fc", "-Z0"], access.owner, access.name, application=DUMP,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        streams=Streams(stdout=subprocess.PIPE, stderr=subprocess.PIPE),
     )  # fmt: skip
     assert process.stdout is not None
     first = process.stdout.read(100_000)  # it writes rows by now, and waits: the pipe is full

@@ -13,7 +13,7 @@ from mistudio_ops.domain.backup import FileEntry
 from mistudio_ops.drivers.archive_file import OnBytes, Source, file_suffix, write_archive
 from mistudio_ops.drivers.database_access import DatabaseAccess
 from mistudio_ops.drivers.encryption import Keys
-from mistudio_ops.drivers.pg_tools import PgTools
+from mistudio_ops.drivers.pg_tools import PgTools, Streams
 from mistudio_ops.drivers.snapshot import DUMP, TABLE_LOCK_SECONDS
 from mistudio_ops.errors import OpsError
 
@@ -88,7 +88,12 @@ def _running(
     """Run a program until the block ends; whatever ends it, no process of its group stays."""
     try:
         process = tools.start(
-            program, arguments, access.owner, access.name, application=DUMP, stdout=subprocess.PIPE, stderr=errors
+            program,
+            arguments,
+            access.owner,
+            access.name,
+            application=DUMP,
+            streams=Streams(stdout=subprocess.PIPE, stderr=errors),
         )
     except OSError as error:
         raise DumpError(f"{program} in {tools.place} cannot be started: {error.strerror}") from error

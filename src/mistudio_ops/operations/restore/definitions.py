@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mistudio_ops.drivers.database_access import DatabaseAccess
-from mistudio_ops.drivers.pg_tools import PgTools
+from mistudio_ops.drivers.pg_tools import PgTools, Streams
 from mistudio_ops.drivers.table_form import TableForm
 from mistudio_ops.errors import OpsError
 
@@ -88,7 +88,7 @@ def _pattern(schema: str, name: str) -> str:
 def _dumped(tools: PgTools, access: DatabaseAccess, dbname: str, arguments: Sequence[str]) -> str:
     process = tools.start(
         "pg_dump", ["--schema-only", "--no-owner", "--no-acl", "--no-password", *arguments], access.owner, dbname,
-        application="mistudio-ops restore", stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        application="mistudio-ops restore", streams=Streams(stdout=subprocess.PIPE, stderr=subprocess.PIPE),
     )  # fmt: skip
     out, said = process.communicate()
     if process.returncode != 0:
