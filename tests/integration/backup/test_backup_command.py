@@ -47,7 +47,7 @@ def test_backup_and_list(database_url: str, tmp_path: Path) -> None:
     assert listed["schema"] == "mistudio-ops/backup-list/1"
     assert listed["data"]["backups"][0]["id"] == data["id"]
     assert [one["good"] for one in listed["data"]["backups"]] == [True, True]
-    table = ops(database_url, tmp_path, "list", "lab", "--plain").stdout
+    table = ops(database_url, tmp_path, "list", "-e", "lab", "--plain").stdout
     assert data["id"] in table
     assert "2 of 2 are good" in table
     assert "planted" not in made.stdout + made.stderr
@@ -58,7 +58,7 @@ def test_what_cannot_be_used_is_listed_as_such(database_url: str, tmp_path: Path
     directory = BackupDirectory(tmp_path / "kept")
     (directory.path(made["id"]) / "database.dump.zst").write_bytes(b"")
     (directory.root / "20200101T000000Z-aaaa").mkdir()
-    listed = ops(database_url, tmp_path, "list", "lab", "--plain")
+    listed = ops(database_url, tmp_path, "list", "-e", "lab", "--plain")
     assert listed.returncode == 0
     assert "0 of 2 are good" in listed.stdout
     assert "0 bytes" in listed.stdout

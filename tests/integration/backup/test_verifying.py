@@ -87,7 +87,7 @@ def test_damage_makes_it_bad_at_every_level(workplace: Workplace, damage: str, l
 def test_a_file_or_manifest_that_is_gone_makes_it_bad(workplace: Workplace) -> None:
     first, second = make_backup(workplace), make_backup(workplace)
     dump_of(workplace, first).unlink()
-    assert "No such file" in (outcome(workplace, first, "read").reason or "")
+    assert "is gone" in (outcome(workplace, first, "read").reason or "")
     (workplace.directory.path(second.id) / "manifest.json").unlink()
     assert "manifest" in (outcome(workplace, second, "read").reason or "")
 

@@ -44,7 +44,7 @@ def test_every_order_makes_one(here: Path, argv: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    "argv", [("list", "lab"), ("list", "-e", "lab"), ("-e", "lab", "list"), ("--plain", "-e", "lab", "list")]
+    "argv", [("list", "--env", "lab"), ("list", "-e", "lab"), ("-e", "lab", "list"), ("--plain", "-e", "lab", "list")]
 )
 def test_every_order_lists(here: Path, argv: tuple[str, ...]) -> None:
     result = run("backup", *argv)
@@ -54,7 +54,7 @@ def test_every_order_lists(here: Path, argv: tuple[str, ...]) -> None:
 
 def test_an_environment_may_be_called_as_a_command(here: Path) -> None:
     assert "environment list is not deployed" in run("backup", "-e", "list").stderr
-    assert f"no backup in {here}/list.backups" in run("backup", "list", "list").stdout
+    assert f"no backup in {here}/list.backups" in run("backup", "list", "-e", "list").stdout
 
 
 def test_a_misspelt_command_is_none(here: Path) -> None:
@@ -89,7 +89,7 @@ def test_help_of_the_group_and_of_its_default() -> None:
         (("backup", "--lock"), {"--lock-wait"}),
         (("backup", "--lock-wait", "3", "--pl"), {"--plain"}),
         (("backup", "-e", "la"), {"lab"}),
-        (("backup", "list", "la"), {"lab"}),
+        (("backup", "list", "-e", "la"), {"lab"}),
     ],
 )
 def test_completion(here: Path, words: tuple[str, ...], expected: set[str]) -> None:
