@@ -36,7 +36,8 @@ BackupArgument = Annotated[
 ConfirmOption = Annotated[
     str | None, typer.Option("--confirm", metavar="DB", help="The database's name: what came after the backup is lost.")
 ]
-JobsOption = Annotated[int, typer.Option("--jobs", metavar="N", min=1, max=16, help="Load so many tables at a time.")]
+_JOBS_HELP = "Load so many tables at a time; default: half the processors, at most 4."
+JobsOption = Annotated[int | None, typer.Option("--jobs", metavar="N", min=1, max=16, help=_JOBS_HELP)]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Check all, say what would be lost, change nothing.")]
 SkipOption = Annotated[bool, typer.Option("--skip-safety-backup", help="Make no backup of the database as it is now.")]
 WaitOption = Annotated[
@@ -69,7 +70,7 @@ def restore(
     backup: BackupArgument = None,
     *,
     confirm: ConfirmOption = None,
-    jobs: JobsOption = 2,
+    jobs: JobsOption = None,
     dry_run: DryRunOption = False,
     skip_safety_backup: SkipOption = False,
     lock_wait: WaitOption = 0.0,
@@ -121,6 +122,7 @@ def _check_selection(backup: str | None, other: bool) -> None:
 
 
 def _restore_rows(invocation: Invocation, backup: str, selection: Selection, options: "Options") -> None:
+    from mistudio_ops.operations.backup.loading import usable_jobs
     from mistudio_ops.operations.restore.facts import find_backup
     from mistudio_ops.operations.restore.tables import restore_tables
     from mistudio_ops.presentation.restore_tables import tables_result
@@ -128,7 +130,7 @@ def _restore_rows(invocation: Invocation, backup: str, selection: Selection, opt
     workplace = invocation.workplace()
     done = restore_tables(
         workplace, find_backup(workplace, backup), selection.tables, where=selection.where,
-        training=selection.training, replace=selection.replace, dry_run=options.dry_run, jobs=options.jobs,
+        training=selection.training, replace=selection.replace, dry_run=options.dry_run, jobs=usable_jobs(options.jobs),
         lock_wait=options.lock_wait,
     )  # fmt: skip
     invocation.reporter.result(tables_result(done))

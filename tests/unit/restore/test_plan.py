@@ -19,6 +19,7 @@ from mistudio_ops.domain.restore_plan import (
     plan_undo,
     remaining,
 )
+from mistudio_ops.operations.backup.loading import usable_jobs
 
 FACTS = RestoreFacts(
     backup="B", database="db", token="0123abcd", incoming="db_restore_0123abcd", aside="db_before_0123abcd",
@@ -158,3 +159,10 @@ def test_no_way_back_ever_drops_a_database_that_served() -> None:
 def test_rows_lost_are_counted_table_by_table() -> None:
     tables = (TableLoss("a", 5, 3), TableLoss("b", 1, 9), TableLoss("c", None, 4), TableLoss("d", 2, None))
     assert Loss("B", "db", 1.0, tables).rows == 4
+
+
+@pytest.mark.parametrize(
+    ("wanted", "processors", "jobs"), [(None, 1, 1), (None, 2, 1), (None, 4, 2), (None, 64, 4), (3, 2, 3)]
+)
+def test_connections_to_load_with(wanted: int | None, processors: int, jobs: int) -> None:
+    assert usable_jobs(wanted, processors=processors) == jobs

@@ -259,6 +259,10 @@ def _answers(access: DatabaseAccess, dbname: str) -> bool:
         return False
 
 
-def usable_jobs(wanted: int | None = None) -> int:
-    """Return how many connections to load with: as many as wanted, else one per processor, at most four."""
-    return wanted or min(4, len(os.sched_getaffinity(0)))
+def usable_jobs(wanted: int | None = None, *, processors: int | None = None) -> int:
+    """Return how many connections to load with: as many as wanted, else half the processors, at most four.
+
+    Each keeps a process of the server as busy as itself: on two processors, two connections and the file that they
+    need took 27 s where one that streams took 23 (docs/PERFORMANCE.md).
+    """
+    return wanted or max(1, min(4, (processors or len(os.sched_getaffinity(0))) // 2))

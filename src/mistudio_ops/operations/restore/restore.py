@@ -14,6 +14,7 @@ from mistudio_ops.drivers.lock import command_line, exclusive
 from mistudio_ops.engines.process import ProcessEngine
 from mistudio_ops.engines.state_files import marker
 from mistudio_ops.errors import NothingFoundError, PreconditionError, UsageError, VerificationError
+from mistudio_ops.operations.backup.loading import usable_jobs
 from mistudio_ops.operations.backup.workplace import Workplace
 from mistudio_ops.operations.restore.facts import Found, gather
 from mistudio_ops.operations.restore.interrupted import VERB, cut_restore, end_statements, refuse_leftovers
@@ -24,7 +25,6 @@ from mistudio_ops.operations.restore.run import Run
 from mistudio_ops.operations.restore.steps import Work
 
 Ask = Callable[[Loss], str | None]
-JOBS = 2
 
 
 class NotConfirmedError(UsageError):
@@ -44,10 +44,13 @@ class NotConfirmedError(UsageError):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to restore. ``confirm`` is the name of the database, as typed; ``lock_wait`` and ``health`` are seconds."""
+    """How to restore. ``confirm`` is the name of the database, as typed; ``lock_wait`` and ``health`` are seconds.
+
+    ``jobs`` None: as many as the processors are good for.
+    """
 
     confirm: str | None = None
-    jobs: int = JOBS
+    jobs: int | None = None
     dry_run: bool = False
     skip_safety: bool = False
     lock_wait: float = 0.0
@@ -78,7 +81,7 @@ def restore(
         refuse_leftovers(journal, place.access)
     found = gather(
         workplace, place.access, place.lab, backup,
-        token=secrets.token_hex(4), jobs=options.jobs, skip_safety=options.skip_safety,
+        token=secrets.token_hex(4), jobs=usable_jobs(options.jobs), skip_safety=options.skip_safety,
     )  # fmt: skip
     planned = RestoreResult(
         workplace.environment.name, place.access.name, plan_restore(found.facts), found.loss, dry_run=options.dry_run
