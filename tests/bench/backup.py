@@ -26,7 +26,7 @@ from psycopg import sql
 from sqlalchemy import make_url
 
 from mistudio_ops.drivers.database_access import DatabaseAccess
-from mistudio_ops.drivers.pg_tools import find_tools
+from mistudio_ops.drivers.tool_places import find_tools
 from mistudio_ops.operations.backup.loading import load
 from mistudio_ops.operations.backup.workplace import Workplace
 from mistudio_server.db import migrations

@@ -16,8 +16,9 @@ from mistudio_ops.domain.backup_settings import BackupSettings
 from mistudio_ops.drivers import docker_cli, throwaway_tools
 from mistudio_ops.drivers.container_tools import find_in_container
 from mistudio_ops.drivers.database_access import DatabaseAccess, Login
-from mistudio_ops.drivers.pg_tools import PgTools, Streams, find_tools
+from mistudio_ops.drivers.pg_tools import PgTools, Streams
 from mistudio_ops.drivers.throwaway_tools import LABEL, ThrowawayTools, find_throwaway, remove_left
+from mistudio_ops.drivers.tool_places import find_tools
 from mistudio_ops.errors import PreconditionError
 from tests.docker.conftest import database_with_rows
 from tests.support.docker_engine import Image, PostgresContainer

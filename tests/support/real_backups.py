@@ -15,7 +15,8 @@ from mistudio_ops.drivers import catalog
 from mistudio_ops.drivers.archive_file import file_suffix, write_archive, write_plain
 from mistudio_ops.drivers.database_access import DatabaseAccess
 from mistudio_ops.drivers.encryption import KEY_FILE
-from mistudio_ops.drivers.pg_tools import PgTools, Streams, find_tools
+from mistudio_ops.drivers.pg_tools import PgTools, Streams
+from mistudio_ops.drivers.tool_places import find_tools
 from mistudio_ops.operations.backup.workplace import Workplace
 from mistudio_ops.presentation.recording import RecordingReporter
 

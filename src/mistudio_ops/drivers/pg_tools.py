@@ -9,14 +9,12 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol
 
-from mistudio_ops.domain.backup_settings import BackupSettings
-from mistudio_ops.drivers.database_access import DatabaseAccess, Login
-from mistudio_ops.errors import PreconditionError
+from mistudio_ops.drivers.database_access import Login
 
 PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -97,46 +95,6 @@ class HostTools:
             _CLEAN | login.variables(dbname, application),
             streams,
         )
-
-
-#: Looks in one place; returns the programs, or what was found there instead, for the error's text.
-Finder = Callable[[int, DatabaseAccess, BackupSettings], PgTools | str]
-
-
-def find_tools(
-    server_major: int, access: DatabaseAccess, settings: BackupSettings, *, finders: Sequence[Finder] | None = None
-) -> PgTools:
-    """Return the client programs of the server's own major version, from the first place that has them.
-
-    Raises:
-        PreconditionError: no place has; the message says what was found, the hint what to do.
-    """
-    found = []
-    for find in _finders() if finders is None else finders:
-        tools = find(server_major, access, settings)
-        if not isinstance(tools, str):
-            return tools
-        found.append(tools)
-    raise PreconditionError(
-        f"the database is served by PostgreSQL {server_major}, and no pg_dump and pg_restore of that version are here: "
-        f"{'; '.join(found)}",
-        hint=f"install postgresql-client-{server_major}; or name the container that PostgreSQL runs in as "
-        f"database_container; or, with Docker, set backup.tools_image to postgres:{server_major}",
-    )
-
-
-def _finders() -> tuple[Finder, ...]:
-    """The places, best first."""
-    from mistudio_ops.drivers import host_tools
-    from mistudio_ops.drivers.container_tools import find_in_container
-    from mistudio_ops.drivers.throwaway_tools import find_throwaway
-
-    return (
-        find_in_container,
-        lambda major, *_: host_tools.host_tools(major),
-        lambda major, *_: host_tools.wheel_tools(major),
-        find_throwaway,
-    )
 
 
 def start_process(

@@ -21,8 +21,9 @@ from psycopg import sql
 
 from mistudio_ops.domain.backup_settings import BackupSettings
 from mistudio_ops.drivers.database_access import MAINTENANCE_LOCK, DatabaseAccess
-from mistudio_ops.drivers.pg_tools import HostTools, find_tools
+from mistudio_ops.drivers.pg_tools import HostTools
 from mistudio_ops.drivers.snapshot import LostConnectionError, maintenance_session
+from mistudio_ops.drivers.tool_places import find_tools
 from mistudio_ops.errors import LockedError, OpsError, PreconditionError
 from mistudio_ops.operations.backup.counting import counting
 from mistudio_ops.operations.backup.create import create

@@ -16,8 +16,9 @@ from sqlalchemy import make_url
 
 from mistudio_ops.drivers import database_access
 from mistudio_ops.drivers.catalog import server_major
-from mistudio_ops.drivers.pg_tools import Streams, find_tools
+from mistudio_ops.drivers.pg_tools import Streams
 from mistudio_ops.drivers.snapshot import DUMP, SESSION, maintenance_session
+from mistudio_ops.drivers.tool_places import find_tools
 from mistudio_ops.errors import LockedError
 from mistudio_ops.operations.backup.create import create
 from mistudio_ops.operations.backup.workplace import Workplace

@@ -8,7 +8,8 @@ import pytest
 from mistudio_ops.domain.backup_settings import BackupSettings
 from mistudio_ops.drivers.database_access import DatabaseAccess, Login
 from mistudio_ops.drivers.host_tools import PROGRAMS, host_tools, wheel_tools
-from mistudio_ops.drivers.pg_tools import HostTools, find_tools
+from mistudio_ops.drivers.pg_tools import HostTools
+from mistudio_ops.drivers.tool_places import find_tools
 from mistudio_ops.errors import ExitCode, PreconditionError
 
 LOGIN = Login("127.0.0.1", 5432, "lab", "secret", {})

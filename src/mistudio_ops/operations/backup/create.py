@@ -33,8 +33,9 @@ from mistudio_ops.drivers.catalog import database_facts, server_major
 from mistudio_ops.drivers.checkpoint_objects import clean_objects
 from mistudio_ops.drivers.database_access import DatabaseAccess
 from mistudio_ops.drivers.encryption import KEY_FILE, Keys
-from mistudio_ops.drivers.pg_tools import PgTools, find_tools
+from mistudio_ops.drivers.pg_tools import PgTools
 from mistudio_ops.drivers.snapshot import end_leftovers, exported_snapshot, maintenance_session
+from mistudio_ops.drivers.tool_places import find_tools
 from mistudio_ops.errors import VerificationError
 from mistudio_ops.operations.backup.checkpoints import CopiedCheckpoints, copy_checkpoints, unread_bytes, write_index
 from mistudio_ops.operations.backup.configuration import CONFIGURATION_FILE, configuration_document, release_document

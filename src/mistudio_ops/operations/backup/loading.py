@@ -15,7 +15,8 @@ from mistudio_ops.drivers.anonymous_file import NoRoomError, anonymous_file
 from mistudio_ops.drivers.archive_file import verify_hash
 from mistudio_ops.drivers.database_access import DatabaseAccess, Login
 from mistudio_ops.drivers.pg_restore import Feed, Finished, Listener, run_pg_restore
-from mistudio_ops.drivers.pg_tools import PgTools, find_tools
+from mistudio_ops.drivers.pg_tools import PgTools
+from mistudio_ops.drivers.tool_places import find_tools
 from mistudio_ops.errors import OpsError, PreconditionError, VerificationError
 from mistudio_ops.operations.backup.workplace import Workplace
 from mistudio_ops.presentation.reporter import Step

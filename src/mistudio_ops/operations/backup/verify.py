@@ -17,7 +17,8 @@ from mistudio_ops.drivers.backup_directory import LATEST
 from mistudio_ops.drivers.checkpoint_objects import object_path, objects_of, verify_objects
 from mistudio_ops.drivers.database_access import DatabaseAccess, Login
 from mistudio_ops.drivers.pg_restore import run_pg_restore
-from mistudio_ops.drivers.pg_tools import PgTools, find_tools
+from mistudio_ops.drivers.pg_tools import PgTools
+from mistudio_ops.drivers.tool_places import find_tools
 from mistudio_ops.errors import NothingFoundError, OpsError, PreconditionError, VerificationError
 from mistudio_ops.operations.backup.loading import LoadError, UnusableBackupError, compare, sound_manifest
 from mistudio_ops.operations.backup.scratch import scratch_copy

@@ -15,7 +15,7 @@ from mistudio_ops.drivers.archive_file import DamagedFileError, verify_hash
 from mistudio_ops.drivers.backup_directory import LATEST, LATEST_VERIFIED
 from mistudio_ops.drivers.catalog import server_major
 from mistudio_ops.drivers.database_access import DatabaseAccess
-from mistudio_ops.drivers.pg_tools import find_tools
+from mistudio_ops.drivers.tool_places import find_tools
 from mistudio_ops.errors import LockedError, PreconditionError, VerificationError
 from mistudio_ops.operations.backup.workplace import Workplace
 from mistudio_ops.operations.restore.checkpoints import PutBack
