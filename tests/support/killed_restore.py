@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mistudio_ops.errors import NothingFoundError
-from mistudio_ops.operations.restore.afterwards import abort, finalize
+from mistudio_ops.operations.restore.afterwards import abort, finalize, status
 from mistudio_ops.operations.restore.restore import restore, resume
 from tests.support.backup_workplace import workplace_of
 from tests.support.killing import killed_at_every_action
@@ -43,10 +43,11 @@ def main(database_url: str, folder: str, first: int, every: int) -> None:
 def _finish(lab: Restorable, *, forwards: bool) -> list[str]:
     """Go on or back, and say what is not as it must be then."""
     before = lab.rows()
+    ended = status(lab.workplace, lab=lab.lab).interrupted is None  # killed so late, or so early, that nothing is open
     problem = _in_child(lambda: (resume if forwards else abort)(lab.workplace, lab=lab.lab))
     if problem is not None:
         return [problem]
-    if lab.rows() not in ((OLD, NEW) if forwards else (OLD,)):
+    if lab.rows() != (before if ended else NEW if forwards else OLD):
         return [f"{'resumed' if forwards else 'aborted'}, and the rows are {lab.rows()}; they were {before}"]
     if "restore" in lab.ours():
         return [f"left behind: {lab.names()}"]

@@ -7,6 +7,7 @@ from statistics import median
 
 from mistudio_ops.domain.backup import StoredBackup
 from mistudio_ops.domain.check import Finding, Status
+from mistudio_ops.domain.quantities import human_size
 from mistudio_ops.domain.retention import TOLERANCE, newest_good
 
 #: A week between restore verifications, and a day for the one that is late.
@@ -140,9 +141,9 @@ def _size(good: Sequence[StoredBackup]) -> Finding | None:
         return None
     earlier = sizes[:-1][-COMPARED:]
     if len(earlier) < COMPARABLE:
-        return Finding.good(f"the dump has {_bytes(sizes[-1])}; too few earlier ones to compare with")
+        return Finding.good(f"the dump has {human_size(sizes[-1])}; too few earlier ones to compare with")
     usual = median(earlier)
-    text = f"the dump has {_bytes(sizes[-1])}, where {_bytes(usual)} is usual"
+    text = f"the dump has {human_size(sizes[-1])}, where {human_size(usual)} is usual"
     if sizes[-1] < SMALLEST_PART * usual:
         return Finding.bad(
             f"the newest good one has {text}: under half",
@@ -194,7 +195,7 @@ def _room(facts: BackupFacts, newest: StoredBackup | None) -> Finding | None:
     if facts.free_bytes is None or newest is None or newest.manifest is None:
         return None
     needed = newest.manifest.size * GROWTH
-    text = f"{_bytes(facts.free_bytes)} are free, and the next one needs about {_bytes(needed)}"
+    text = f"{human_size(facts.free_bytes)} are free, and the next one needs about {human_size(needed)}"
     hint = f"mistudio-ops backup prune --dry-run shows what could go; df -h {facts.directory}"
     if facts.free_bytes < needed:
         return Finding.bad(text, hint)
@@ -264,11 +265,3 @@ def span(age: timedelta) -> str:
     if hours >= 48:  # noqa: PLR2004 - up to two days people count hours
         return f"{hours / 24:.1f} days"
     return f"{hours:.1f} h" if hours >= 1 else f"{max(hours, 0) * 60:.0f} min"
-
-
-def _bytes(size: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:  # noqa: PLR2004
-            return f"{size:.0f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from mistudio_ops.domain.backup import StoredBackup
+from mistudio_ops.domain.quantities import human_size
 from mistudio_ops.operations.backup.prune_remote import RemotePruned
 from mistudio_ops.operations.backup.pull import Pulled
 from mistudio_ops.operations.backup.push import Pushed, PushReport
-from mistudio_ops.presentation.backup_create import backup_document, human_size
+from mistudio_ops.presentation.backup_create import backup_document
 from mistudio_ops.presentation.blocks import Block, Cell, Line, Table
 from mistudio_ops.presentation.reporter import Result
 

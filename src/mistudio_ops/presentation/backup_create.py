@@ -1,18 +1,17 @@
 """How a new backup, and the list of backups, look."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from mistudio_ops.domain.backup import LEVELS, CheckpointFacts, StoredBackup, Verification
+from mistudio_ops.domain.quantities import counted, human_age, human_size
 from mistudio_ops.presentation.blocks import Cell, Line, Table
 from mistudio_ops.presentation.reporter import Result
 
 CREATE_SCHEMA = "mistudio-ops/backup/1"
 LIST_SCHEMA = "mistudio-ops/backup-list/1"
-_UNITS = ("B", "kB", "MB", "GB", "TB")
-_STEP = 1000.0
 
 
 def create_result(stored: StoredBackup, folder: Path) -> Result:
@@ -31,8 +30,8 @@ def create_result(stored: StoredBackup, folder: Path) -> Result:
         "verified": best.level if best else None,
     }  # fmt: skip
     text = (
-        f"backup {stored.id}: {rows:,} rows in {len(manifest.tables)} tables, {human_size(manifest.size)} "
-        f"({ratio:.1f} times smaller) in {seconds:.1f} s"
+        f"backup {stored.id}: {counted(rows, 'row')} in {counted(len(manifest.tables), 'table')}, "
+        f"{human_size(manifest.size)} ({ratio:.1f} times smaller) in {seconds:.1f} s"
     )
     kept = f"{_checkpoints(manifest.checkpoints)}{f'verified: {best.level}; ' if best else ''}{folder}"
     return Result(CREATE_SCHEMA, data, (Line(text, "good"), Line(kept, "dim")))
@@ -75,29 +74,6 @@ def best_verification(stored: StoredBackup) -> Verification | None:
     """Return the newest success of the highest level that it ever passed."""
     passed = {one.level: one for one in stored.marks.verifications if one.ok}
     return next((passed[level] for level in reversed(LEVELS) if level in passed), None)
-
-
-def human_size(size: float) -> str:
-    """Return a number of bytes as a person reads it."""
-    for unit in _UNITS:
-        if size < _STEP or unit == _UNITS[-1]:
-            break
-        size /= _STEP
-    return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"  # noqa: PLR2004
-
-
-def human_age(age: timedelta) -> str:
-    """Return a span of time in its two largest units; one in the future has a minus sign (a clock went back)."""
-    seconds = int(age.total_seconds())
-    sign, seconds = ("-", -seconds) if seconds < 0 else ("", seconds)
-    days, rest = divmod(seconds, 86_400)
-    hours, rest = divmod(rest, 3600)
-    minutes, seconds = divmod(rest, 60)
-    if days:
-        return f"{sign}{days} d {hours} h"
-    if hours:
-        return f"{sign}{hours} h {minutes} min"
-    return f"{sign}{minutes} min" if minutes else f"{sign}{seconds} s"
 
 
 def _row(stored: StoredBackup, now: datetime) -> list[Cell | str]:

@@ -3,9 +3,9 @@
 from typing import Any
 
 from mistudio_ops.domain.backup import StoredBackup
+from mistudio_ops.domain.quantities import human_size
 from mistudio_ops.domain.retention import Decision
 from mistudio_ops.operations.backup.prune import Pruned
-from mistudio_ops.presentation.backup_create import human_size
 from mistudio_ops.presentation.blocks import Block, Cell, Line, Table
 from mistudio_ops.presentation.reporter import Result
 

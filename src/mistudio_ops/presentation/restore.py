@@ -1,5 +1,6 @@
 """How a restore, its loss and its aftermath look."""
 
+from mistudio_ops.domain.quantities import human_size
 from mistudio_ops.domain.restore_plan import Loss, TableLoss
 from mistudio_ops.operations.restore.result import (
     AbortResult,
@@ -17,7 +18,6 @@ FINALIZE_SCHEMA = "mistudio-ops/restore-finalize/1"
 STATUS_SCHEMA = "mistudio-ops/restore-status/1"
 _MINUTES_A_DAY = 1440
 _MINUTES_AN_HOUR = 60
-_MEBIBYTE = 1 << 20
 
 
 def restore_result(result: RestoreResult, *, ok: bool = True) -> Result:
@@ -42,7 +42,7 @@ def finalize_result(result: FinalizeResult) -> Result:
     """Return what was dropped."""
     names = ", ".join(one.name for one in result.dropped)
     data = {"environment": result.environment, "dropped": result.dropped, "bytes": result.bytes}
-    return Result(FINALIZE_SCHEMA, data, (Line(f"dropped {names}: {_size(result.bytes)}", "good"),))
+    return Result(FINALIZE_SCHEMA, data, (Line(f"dropped {names}: {human_size(result.bytes)}", "good"),))
 
 
 def status_result(status: RestoreStatus) -> Result:
@@ -117,7 +117,7 @@ def _done_blocks(result: RestoreResult) -> list[Block]:
     if result.safety:
         blocks.append(Line(f"the database as it was is backup {result.safety}", "dim"))
     if result.kept is not None:
-        blocks.append(Line(f"and is kept as {result.kept.name} ({_size(result.kept.bytes)})", "dim"))
+        blocks.append(Line(f"and is kept as {result.kept.name} ({human_size(result.kept.bytes)})", "dim"))
         blocks.append(
             Line("mistudio-ops restore --undo goes back to it; mistudio-ops restore finalize drops it", "dim")
         )
@@ -130,7 +130,7 @@ def _databases(found: tuple[KeptDatabase, ...]) -> Table:
         "restore": "left of a restore",
         "cluster": "from before a restore to a moment",
     }
-    rows = [(one.name, meaning.get(one.purpose, one.purpose), _size(one.bytes)) for one in found]
+    rows = [(one.name, meaning.get(one.purpose, one.purpose), human_size(one.bytes)) for one in found]
     return Table(("database", "what it is", "size"), rows, right=frozenset({"size"}))
 
 
@@ -145,10 +145,6 @@ def _difference(one: TableLoss) -> Cell:
 
 def _count(rows: int | None) -> str:
     return "-" if rows is None else f"{rows:,}"
-
-
-def _size(size: int) -> str:
-    return f"{size / _MEBIBYTE:,.0f} MiB"
 
 
 def _age(minutes: float) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mistudio_ops.domain.backup import CheckpointFacts, Encryption, FileEntry, Marks, StoredBackup, Verification
+from mistudio_ops.domain.quantities import human_age, human_size
 from mistudio_ops.drivers.encryption import Keys
 from mistudio_ops.errors import OpsError, PreconditionError
 from mistudio_ops.operations.backup.room import (
@@ -20,7 +21,7 @@ from mistudio_ops.operations.backup.room import (
     expected_size,
     require_room,
 )
-from mistudio_ops.presentation.backup_create import create_result, human_age, human_size, list_result
+from mistudio_ops.presentation.backup_create import create_result, list_result
 from tests.support.made_backups import BEGIN, FACTS, manifest_of
 
 KEYS = Keys(Encryption())
@@ -136,5 +137,5 @@ def test_what_was_made(tmp_path: Path) -> None:
     assert result.data["rows"] == 1001
     assert result.data["verified"] == "read"
     text = str(result.blocks)
-    assert "1,001 rows in 1 tables" in text
+    assert "1,001 rows in 1 table," in text
     assert "4 checkpoint files, 2 of them new (5.0 kB)" in text

@@ -77,7 +77,7 @@ def test_what_was_done_says_how_to_take_it_back() -> None:
     )  # fmt: skip
     text = printed(restore_result(done))
     assert "42.0 s, 3.2 s of them without backends and workers" in text
-    assert "mistudio_before_0123abcd (300 MiB)" in text
+    assert "mistudio_before_0123abcd (315 MB)" in text
     assert "mistudio-ops restore --undo" in text
     assert "api fails, as it did before" in text
 
@@ -95,7 +95,7 @@ def test_abort_finalize_and_status() -> None:
     )
     assert "kept as mistudio_before_2" in printed(abort_result(aborted))
     finalized = finalize_result(FinalizeResult("local", (KEPT,)))
-    assert "300 MiB" in printed(finalized)
+    assert "315 MB" in printed(finalized)
     assert json_value(finalized.data)["bytes"] == 300 << 20
     cut = RestoreStatus("local", "mistudio", True, PLAN, "2026-01-01T00:00:00", ("copy",), True, (KEPT,))
     text = printed(status_result(cut))

@@ -27,6 +27,7 @@ from mistudio_ops.domain.backup import (
     new_id,
 )
 from mistudio_ops.domain.backup_settings import BackupSettings, Part
+from mistudio_ops.domain.quantities import counted
 from mistudio_ops.drivers.archive_file import write_plain
 from mistudio_ops.drivers.backup_directory import BackupDirectory
 from mistudio_ops.drivers.catalog import database_facts, server_major
@@ -170,7 +171,7 @@ class _Job:
                 self._end_sessions()
                 raise
             self.session.execute("SELECT 1")
-            step.detail(f"{sum(table.rows for table in tables):,} rows in {len(tables)} tables")
+            step.detail(f"{counted(sum(one.rows for one in tables), 'row')} in {counted(len(tables), 'table')}")
         return dump, tables
 
     def _end_sessions(self) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mistudio_ops.domain.backup import Manifest, StoredBackup, Verification
+from mistudio_ops.domain.quantities import counted
 from mistudio_ops.domain.restore_plan import RestorePlan, RestoreStep
 from mistudio_ops.drivers import databases
 from mistudio_ops.drivers.database_access import DatabaseAccess
@@ -119,7 +120,8 @@ def _compare(work: Work) -> str:
             f"what was loaded is not what backup {work.plan.backup} holds: {'; '.join(differences[:5])}",
             hint="mistudio-ops backup list shows others; the live database was not touched",
         )
-    return f"{sum(table.rows for table in work.manifest.tables)} rows in {len(work.manifest.tables)} tables, all there"
+    tables = work.manifest.tables
+    return f"{counted(sum(one.rows for one in tables), 'row')} in {counted(len(tables), 'table')}, all there"
 
 
 def _record(work: Work, *, ok: bool, reason: str | None = None) -> None:
