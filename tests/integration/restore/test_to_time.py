@@ -211,7 +211,7 @@ def test_an_archive_with_a_gap_changes_nothing(archived: Archived, tmp_path: Pat
     when = archived.insert("q")
     before = archived.words()
     segments = (repository(archived.studio.environment) / "archive").rglob("0*.zst")
-    lost = max(segments, key=lambda path: path.name)
+    lost = max(segments, key=lambda path: path.stat().st_mtime_ns)  # by name it may be of another test's timeline
     aside = Path(shutil.copy2(lost, tmp_path))
     lost.unlink()
     try:
