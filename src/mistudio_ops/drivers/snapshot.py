@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mistudio_ops.drivers.catalog import tables
 from mistudio_ops.drivers.database_access import MAINTENANCE_LOCK, DatabaseAccess
-from mistudio_ops.errors import LockedError, OpsError
+from mistudio_ops.errors import LockedError, OpsError, PreconditionError
 
 if TYPE_CHECKING:
     import psycopg
@@ -42,6 +42,13 @@ SELECT DISTINCT c.relname, a.pid, coalesce(nullif(a.application_name, ''), 'unna
 FROM pg_locks l JOIN pg_stat_activity a USING (pid) JOIN pg_class c ON c.oid = l.relation
 WHERE l.granted AND l.mode = 'AccessExclusiveLock' AND l.pid <> pg_backend_pid()
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+
+_FOREIGN_TABLES = """
+SELECT c.oid::regclass::text, pg_get_userbyid(c.relowner) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'
+  AND NOT has_table_privilege(c.oid, 'SELECT')
+ORDER BY 1
 """
 
 
@@ -88,6 +95,7 @@ def exported_snapshot(connection: "psycopg.Connection[Any]") -> Iterator[str]:
 
     Raises:
         LockedError: a table stays locked for more than a minute.
+        PreconditionError: a table may not be read.
     """
     import psycopg
 
@@ -101,6 +109,9 @@ def exported_snapshot(connection: "psycopg.Connection[Any]") -> Iterator[str]:
         except psycopg.errors.LockNotAvailable as error:
             connection.execute("ROLLBACK")
             raise _table_locked(connection) from error
+        except psycopg.errors.InsufficientPrivilege as error:
+            connection.execute("ROLLBACK")
+            raise _not_readable(connection, error) from error
         yield str(row[0])
         connection.execute("SELECT 1")  # a session that was ended meanwhile has lost its locks: say so
     finally:
@@ -163,6 +174,18 @@ def _table_locked(connection: "psycopg.Connection[Any]") -> LockedError:
     return LockedError(
         f"tables stay locked for more than {TABLE_LOCK_SECONDS} s: {who}",
         hint="end that session or let it finish, then run it again",
+    )
+
+
+def _not_readable(connection: "psycopg.Connection[Any]", error: Exception) -> PreconditionError:
+    """A table that a superuser made by hand is the usual case. It is no reason to leave it out of a backup unsaid."""
+    us = connection.info.user
+    found = [tuple(map(str, row)) for row in connection.execute(_FOREIGN_TABLES)]
+    named = ", ".join(f"{table} of {owner}" for table, owner in found) or str(error).strip().splitlines()[0]
+    first = found[0][0] if found else "TABLE"
+    return PreconditionError(
+        f"{us} may not read all of the database: {named}",
+        hint=f"as a superuser, in the database: ALTER TABLE {first} OWNER TO {us};  (or DROP it)",
     )
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
+from sqlalchemy import make_url
 
 from mistudio_ops.domain.backup_settings import BackupSettings
 from mistudio_ops.drivers.database_access import MAINTENANCE_LOCK, DatabaseAccess
@@ -234,6 +235,25 @@ def test_children_of_pg_dump_die_with_it(database_url: str, tmp_path: Path) -> N
         create(workplace_of(database_url, tmp_path), kind="manual", find=lambda *_: HostTools(folder, "15.0"))
     state = Path(f"/proc/{note.read_text().strip()}/stat")
     assert not state.exists() or state.read_text().split()[2] == "Z"
+
+
+def test_a_table_that_somebody_else_owns(database_url: str, tmp_path: Path, postgres_admin: str) -> None:
+    """A superuser made it by hand: it is neither left out unsaid nor an unexpected error."""
+    role, url = f"owner_{os.getpid()}", make_url(database_url)
+    with psycopg.connect(database_url.replace("+psycopg", ""), autocommit=True) as admin:
+        admin.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{role}'")  # type: ignore[call-overload]
+        admin.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")  # type: ignore[call-overload]
+        admin.execute("CREATE TABLE scratch (x int)")
+    try:
+        theirs = url.set(username=role, password=role).render_as_string(hide_password=False)
+        workplace = workplace_of(theirs, tmp_path)
+        with pytest.raises(PreconditionError, match=f"{role} may not read all of the database: scratch of ") as raised:
+            create(workplace, kind="manual")
+        assert f"ALTER TABLE scratch OWNER TO {role}" in (raised.value.hint or "")
+        nothing_left(workplace)
+    finally:
+        with psycopg.connect(database_url.replace("+psycopg", ""), autocommit=True) as admin:
+            admin.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")  # type: ignore[call-overload]
 
 
 def test_another_session_holds_the_lock(database_url: str, tmp_path: Path) -> None:
