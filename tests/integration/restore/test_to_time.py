@@ -161,7 +161,7 @@ def test_back_to_between_two_inserts(archived: Archived) -> None:
     later = archived.insert("third")  # on the new timeline, from which one can go back as well
     archived.insert("fourth")
     archived.back(later)
-    assert archived.words()[-1] == "third"
+    assert {"third", "fourth"} & set(archived.words()) == {"third"}
 
 
 def test_a_lab_that_is_not_well_afterwards_goes_back(archived: Archived) -> None:
