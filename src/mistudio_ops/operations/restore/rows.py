@@ -137,9 +137,7 @@ class Rows:
         """A row that a worker is writing cannot be put back under its hands."""
         if self.target.name not in _SETTLE:
             return
-        query = self._composed(
-            "SELECT t.id FROM {target} t JOIN {incoming} i USING (id) WHERE t.status = ANY(%s) LIMIT 1"
-        )
+        query = self._composed(_BUSY)
         row = self.live.execute(query, (list(_IN_PROGRESS),)).fetchone()
         if row is not None:
             raise PreconditionError(
