@@ -1,32 +1,18 @@
 """Bringing rows of one table out of the scratch copy into the live one, within the live one's transaction."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, LiteralString
+from typing import TYPE_CHECKING, Any
 
 from mistudio_ops.domain.table_choice import SIBLINGS, Choice
 from mistudio_ops.drivers.table_form import Partition, TableForm, table_form
 from mistudio_ops.errors import PreconditionError
+from mistudio_ops.operations.restore.settle import SETTLE
 
 if TYPE_CHECKING:
     import psycopg
     from psycopg import sql
 
 _IN_PROGRESS = ("running", "pausing", "stopping", "processing")
-#: As for a whole restore: nobody works on a run that comes back, and an old worker's claim must not fit it.
-_SETTLE: dict[str, LiteralString] = {
-    "trainings": """
-        UPDATE {incoming} SET claim = claim + 1000, heartbeat_at = NULL,
-            queued_at = CASE WHEN status = 'running' THEN COALESCE(queued_at, now()) ELSE queued_at END,
-            status = CASE status WHEN 'running' THEN 'queued' WHEN 'pausing' THEN 'paused'
-                WHEN 'stopping' THEN 'cancelled' ELSE status END
-    """,
-    "datasets": """
-        UPDATE {incoming} SET claim = claim + 1000, heartbeat_at = NULL,
-            progress = CASE WHEN status = 'processing' THEN 0 ELSE progress END,
-            status = CASE status WHEN 'processing' THEN 'queued' ELSE status END
-        WHERE extraction IS NOT NULL
-    """,
-}
 _INSERT = "INSERT INTO {target} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM {incoming}"
 _BUSY = "SELECT t.id FROM {target} t JOIN {incoming} i USING (id) WHERE t.status = ANY(%s) LIMIT 1"
 #: By their text: not every type can be compared.
@@ -135,7 +121,7 @@ class Rows:
 
     def _check_idle(self) -> None:
         """A row that a worker is writing cannot be put back under its hands."""
-        if self.target.name not in _SETTLE:
+        if self.target.name not in SETTLE:
             return
         query = self._composed(_BUSY)
         row = self.live.execute(query, (list(_IN_PROGRESS),)).fetchone()
@@ -160,8 +146,8 @@ class Rows:
         return self._drop_present(sibling) if sibling is not None and sibling.key == self.target.key else 0
 
     def _settle(self) -> None:
-        if self.target.name in _SETTLE and self.target.schema == "public":
-            self._run(_SETTLE[self.target.name])
+        if self.target.name in SETTLE and self.target.schema == "public":
+            self._run(SETTLE[self.target.name])
 
     def _replace(self) -> int:
         replaced = self._run("UPDATE {target} t SET ({columns}) = ROW({i_columns}) FROM {incoming} i WHERE {same_key}")
